@@ -1,0 +1,97 @@
+"""Settings: the only reader of the environment.
+
+Every setting is a field; its environment variable is `EFFICIENTSAM3_` and the field's name in capitals, and
+the command's options override it. Dictionaries and lists are JSON.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from platformdirs import user_cache_path
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+EngineName = Literal["auto", "openvino", "onnxruntime"]
+Precision = Literal["auto", "f32", "bf16", "f16"]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="EFFICIENTSAM3_", extra="ignore", frozen=True)
+
+
+class Limits(_Settings):
+    """What one request may bring. Gateway and workers hold the same limits."""
+
+    max_body_bytes: PositiveInt = 32 * MIB
+    """Bytes of one HTTP body or one gRPC message."""
+    max_image_pixels: PositiveInt = 100_000_000
+    """Pixels of one image, read from its header before anything is decoded."""
+    max_image_side: PositiveInt = 32_768
+    """Pixels of an image's longer side."""
+    max_prompts: PositiveInt = 32
+    """Prompts of one request."""
+    max_text_chars: PositiveInt = 1_000
+    """Characters of one text prompt."""
+    max_exemplars: PositiveInt = 32
+    """Exemplars of one prompt."""
+    max_points: PositiveInt = 64
+    """Points of one prompt."""
+    max_segments: PositiveInt = 200
+    """The largest `max_segments` a request may ask for."""
+
+
+class StoreSettings(_Settings):
+    """Where artefacts are kept on disk."""
+
+    store: Path = Field(default_factory=lambda: user_cache_path("efficientsam3"))
+    """Folder with one folder per variant."""
+
+
+class WorkerSettings(Limits, StoreSettings):
+    """One worker process: one artefact, one listener."""
+
+    listen: str = "127.0.0.1:50061"
+    """gRPC address: `host:port` or `unix:/path/to/socket`."""
+    engine: EngineName = "auto"
+    """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where it is installed, else onnxruntime."""
+    precision: Precision = "auto"
+    """`auto`: what the engine finds fastest on this processor (bf16 with AMX); `f32` for parity."""
+    graph_precision: dict[str, Precision] = Field(default_factory=dict)
+    """Precision by graph, over `precision`: `{"text_encoder": "f32"}`."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of the engine; 0: the processor's cores."""
+    max_queued: PositiveInt = 64
+    """Requests that may wait for the engine; one more is refused as `overloaded`."""
+    drain_s: NonNegativeFloat = 30.0
+    """How long a stopping worker goes on with the requests it has."""
+
+
+class GatewaySettings(Limits):
+    """The gateway: its listeners, its variants, its patience."""
+
+    host: str = "127.0.0.1"
+    http_port: Port = 8080
+    """0: any free port."""
+    grpc_port: Port = 8081
+    """0: any free port."""
+    workers: dict[str, list[str]] = Field(default_factory=dict)
+    """Addresses of the workers by variant: `{"es-ev-m-mc-s0": ["10.0.0.5:50061", "unix:/run/a.sock"]}`."""
+    default_variant: str = ""
+    """The variant of requests that name none; empty: the first of `workers`."""
+    default_deadline_ms: PositiveInt = 60_000
+    """Deadline of a request that brings none."""
+    max_deadline_ms: PositiveInt = 600_000
+    """The longest deadline a request may ask for."""
+    probe_interval_s: PositiveFloat = 1.0
+    """How often a worker that is not ready is asked again."""
+    drain_s: NonNegativeFloat = 30.0
+    """How long a stopping gateway goes on with the requests it has."""
+    redis_url: str = ""
+    """Session store, `redis://host:port/db`; empty: none."""
+
+
+class ServeSettings(GatewaySettings, WorkerSettings):
+    """Gateway and workers on one machine, over Unix sockets."""
