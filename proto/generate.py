@@ -36,7 +36,9 @@ def generate(target: Path) -> None:
     if code != 0:
         raise SystemExit(code)
     for path in [*target.rglob("*.py"), *target.rglob("*.pyi")]:
-        text = re.sub(r"^(from|import) efficientsam3\.", r"\1 service.pb.efficientsam3.", path.read_text(), flags=re.M)
+        text = re.sub(
+            r"^(from|import) efficientsam3\.", r"\1 service.pb.efficientsam3.", path.read_text(), flags=re.M
+        )
         path.write_text(re.sub(r"\[efficientsam3\.v1\.", "[service.pb.efficientsam3.v1.", text))
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").write_text("")
@@ -47,8 +49,12 @@ def check() -> None:
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
         fresh = {path.relative_to(folder): path.read_text() for path in Path(folder).rglob("*.py*")}
-    committed = {path.relative_to(TARGET): path.read_text() for path in TARGET.rglob("*.py*") if path.suffix != ".pyc"}
-    stale = sorted(str(path) for path in fresh.keys() | committed.keys() if fresh.get(path) != committed.get(path))
+    committed = {
+        path.relative_to(TARGET): path.read_text() for path in TARGET.rglob("*.py*") if path.suffix != ".pyc"
+    }
+    stale = sorted(
+        str(path) for path in fresh.keys() | committed.keys() if fresh.get(path) != committed.get(path)
+    )
     if stale:
         raise SystemExit(f"service/pb is stale, run `make fix`: {', '.join(stale)}")
 

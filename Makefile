@@ -1,0 +1,51 @@
+# Two commands on a fresh machine: `make serve` and `make test`. Each makes its own virtual environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What `make serve` serves until the embedded student exists: full size, synthetic weights.
+VARIANT ?= es-ev-s-mc-s0
+
+.PHONY: help serve test test-full check fix clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+
+serve: $(VENV)/.serve ## install, make an artefact if there is none, and serve it on localhost:8080
+	$(BIN)/efficientsam3 variants synthesize $(VARIANT) --if-missing
+	$(BIN)/efficientsam3 serve $(VARIANT)
+
+test: $(VENV)/.dev ## install and run the tests that fit in minutes (they bring their own Redis)
+	$(BIN)/pytest -m 'not slow'
+
+test-full: $(VENV)/.dev ## run every test
+	$(BIN)/pytest
+
+check: $(VENV)/.dev ## lint, format, types, import contracts, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+
+fix: $(VENV)/.dev ## what `check` complains about, as far as a tool can mend it
+	$(BIN)/python proto/generate.py
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and what the tools cached
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+
+$(BIN)/python:
+	@echo "==> a virtual environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: pyproject.toml | $(BIN)/python
+	@echo "==> installing what serving needs (torch and transformers build the artefact; serving itself uses neither)"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[cpu,import]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "==> installing what the tests and checks need"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[cpu,import,dev]'
+	@touch $@ $(VENV)/.serve

