@@ -15,6 +15,7 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 TARGET = ROOT / "service" / "pb"
+PACKAGE = "service.pb"
 
 
 def generate(target: Path) -> None:
@@ -42,6 +43,12 @@ def generate(target: Path) -> None:
         path.write_text(re.sub(r"\[efficientsam3\.v1\.", "[service.pb.efficientsam3.v1.", text))
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").write_text("")
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    """Every module and stub below `folder`, by its path in it."""
+    files = [*folder.rglob("*.py"), *folder.rglob("*.pyi")]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
 
 
 def check() -> None:

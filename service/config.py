@@ -56,7 +56,7 @@ class WorkerSettings(Limits, StoreSettings):
     listen: str = "127.0.0.1:50061"
     """gRPC address: `host:port` or `unix:/path/to/socket`."""
     engine: EngineName = "auto"
-    """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where it is installed, else onnxruntime."""
+    """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where installed, else onnxruntime."""
     precision: Precision = "auto"
     """`auto`: what the engine finds fastest on this processor (bf16 with AMX); `f32` for parity."""
     graph_precision: dict[str, Precision] = Field(default_factory=dict)

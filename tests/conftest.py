@@ -1,4 +1,4 @@
-"""Fixtures that any test may use: the reference outputs, a real Redis, and released checkpoints imported once."""
+"""Fixtures that any test may use: reference outputs, a real Redis, artefacts made once per run."""
 
 import os
 import subprocess
