@@ -1,0 +1,153 @@
+"""ServiceError <-> gRPC status, and the request's id. Shared by gateway, worker and client.
+
+An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <kind>, domain: efficientsam3}
+and, where the error says when to come back, metadata {retry_after_s}. The request's id travels as metadata
+`x-request-id` in both directions.
+"""
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from service.errors import INTERNAL_DETAIL, Kind, ServiceError
+
+DOMAIN = "efficientsam3"
+REQUEST_ID_KEY = "x-request-id"
+OUR_METHODS = "/efficientsam3."
+
+# The id of the request that the current task works for; empty outside a request.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+
+_LOG = logging.getLogger(__name__)
+_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_SIZES = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
+# Status and message share the 8 KiB that gRPC allows for trailing metadata.
+_MAX_DETAIL_BYTES = 1000
+
+_Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+def take_request_id(offered: str | None) -> str:
+    """The id a caller offered if it is 1 to 128 plain characters, else a new one."""
+    return offered if offered and _ACCEPTABLE_ID.fullmatch(offered) else uuid.uuid4().hex
+
+
+async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceError) -> NoReturn:
+    """End the call with the error's status, its ErrorInfo and the request's id. Always raises."""
+    status = rpc_status.to_status(_to_proto(error))
+    metadata = (*status.trailing_metadata, (REQUEST_ID_KEY, take_request_id(REQUEST_ID.get())))
+    await context.abort(status.code, status.details, trailing_metadata=metadata)
+
+
+def from_rpc_error(error: grpc.RpcError) -> ServiceError:
+    """The ServiceError that the other side meant, or the nearest to a status that gRPC itself made."""
+    return _told(error) or _guessed(error)
+
+
+class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
+    """Gives every call of ours its request id, and turns what it raises into a status.
+
+    A ServiceError becomes its status; anything unexpected is logged with its traceback under the request's
+    id and becomes `internal` with a fixed sentence. Only unary methods are known so far.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Wrap the handler of one of our methods; others (health, reflection) pass as they are."""
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        if handler is None or not method.startswith(OUR_METHODS):
+            return handler
+        if handler.unary_unary is None:
+            raise NotImplementedError(f"{method}: errors of streams are not translated")
+        return grpc.unary_unary_rpc_method_handler(
+            _guarded(method, handler.unary_unary),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _guarded(method: str, behaviour: Any) -> _Handler:
+    async def answer(request: Any, context: Any) -> Any:
+        metadata = dict(context.invocation_metadata() or ())
+        REQUEST_ID.set(take_request_id(metadata.get(REQUEST_ID_KEY)))
+        context.set_trailing_metadata(((REQUEST_ID_KEY, REQUEST_ID.get()),))
+        try:
+            return await behaviour(request, context)
+        except ServiceError as error:
+            await abort(context, error)
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception:
+            _LOG.exception("%s failed, request %s", method, REQUEST_ID.get())
+            await abort(context, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL))
+
+    return answer
+
+
+def _to_proto(error: ServiceError) -> status_pb2.Status:
+    info = error_details_pb2.ErrorInfo(reason=error.kind.value, domain=DOMAIN)
+    if error.retry_after_s is not None:
+        info.metadata["retry_after_s"] = f"{error.retry_after_s:g}"
+    packed = any_pb2.Any()
+    packed.Pack(info)
+    message = error.detail.encode()[:_MAX_DETAIL_BYTES].decode(errors="ignore")
+    return status_pb2.Status(code=error.row.grpc_code.value[0], message=message, details=[packed])
+
+
+def _told(error: grpc.RpcError) -> ServiceError | None:
+    """What ErrorInfo of our domain says, or None."""
+    if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
+        return None
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # status and details contradict each other: not ours
+        return None
+    info = error_details_pb2.ErrorInfo()
+    for packed in status.details if status else ():
+        if packed.Unpack(info) and info.domain == DOMAIN and info.reason in set(Kind):
+            return ServiceError(Kind(info.reason), status.message, retry_after_s=_retry_after_s(info))
+    return None
+
+
+def _retry_after_s(info: error_details_pb2.ErrorInfo) -> float | None:
+    try:
+        return float(info.metadata["retry_after_s"]) if "retry_after_s" in info.metadata else None
+    except ValueError:
+        return None
+
+
+def _guessed(error: grpc.RpcError) -> ServiceError:
+    """For statuses without ErrorInfo, which come from gRPC itself: what they mean for the request."""
+    code = error.code() if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)) else None
+    details = error.details() or "" if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)) else ""
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return ServiceError(Kind.UNAVAILABLE, "The server cannot be reached, or went away.")
+        case grpc.StatusCode.CANCELLED:
+            return ServiceError(Kind.UNAVAILABLE, "The server gave up the call before it was answered.")
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServiceError(Kind.DEADLINE_EXCEEDED, "The deadline passed before the answer was ready.")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if sizes := _SIZES.search(details):
+            sentence = f"The message has {sizes[1]} bytes; the limit is {sizes[2]} bytes."
+            return ServiceError(Kind.PAYLOAD_TOO_LARGE, sentence)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return ServiceError(Kind.OVERLOADED, "The server takes no more calls now.", retry_after_s=1.0)
+        case _:
+            _LOG.error("unexpected status %s: %s", code, details)
+            return ServiceError(Kind.INTERNAL, INTERNAL_DETAIL)
