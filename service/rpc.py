@@ -25,6 +25,8 @@ DOMAIN = "efficientsam3"
 REQUEST_ID_KEY = "x-request-id"
 OUR_METHODS = "/efficientsam3."
 
+GIVEN_UP = "The server gave up the call before it was answered."
+
 # The id of the request that the current task works for; empty outside a request.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -91,8 +93,13 @@ def _guarded(method: str, behaviour: Any) -> _Handler:
             return await behaviour(request, context)
         except ServiceError as error:
             await abort(context, error)
-        except (grpc.aio.AbortError, asyncio.CancelledError):
+        except grpc.aio.AbortError:
             raise
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Only something awaited was cancelled: gRPC would leave the caller without any answer.
+            await abort(context, ServiceError(Kind.UNAVAILABLE, GIVEN_UP))
         except Exception:
             _LOG.exception("%s failed, request %s", method, REQUEST_ID.get())
             await abort(context, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL))
@@ -140,7 +147,7 @@ def _guessed(error: grpc.RpcError) -> ServiceError:
         case grpc.StatusCode.UNAVAILABLE:
             return ServiceError(Kind.UNAVAILABLE, "The server cannot be reached, or went away.")
         case grpc.StatusCode.CANCELLED:
-            return ServiceError(Kind.UNAVAILABLE, "The server gave up the call before it was answered.")
+            return ServiceError(Kind.UNAVAILABLE, GIVEN_UP)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServiceError(Kind.DEADLINE_EXCEEDED, "The deadline passed before the answer was ready.")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if sizes := _SIZES.search(details):
