@@ -1,0 +1,178 @@
+"""The concept detector: features, text and exemplars to scores, boxes and queries, and those to masks."""
+
+import torch
+from torch import Tensor, nn
+from transformers import Sam3LiteTextConfig
+from transformers.models.sam3_lite_text import modeling_sam3_lite_text as sam3
+from transformers.models.sam3_lite_text.configuration_sam3_lite_text import (
+    Sam3LiteTextDETRDecoderConfig,
+    Sam3LiteTextDETREncoderConfig,
+    Sam3LiteTextGeometryEncoderConfig,
+    Sam3LiteTextMaskDecoderConfig,
+)
+
+from model_store.networks.roi import roi_align
+from model_store.networks.sizes import Sizes
+
+# Label of an exemplar that only fills the array.
+PADDING = -10
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) corners -> (..., 4) centre and extent, in the same unit."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+def sine_positions(sizes: Sizes) -> Tensor:
+    """(1, D, g, g) float32: the position encoding of the coarsest map. Always on the CPU."""
+    table: Tensor = sam3.Sam3LiteTextSinePositionEmbedding.build_sine_position_embedding(
+        torch.Size((1, sizes.width, sizes.grid, sizes.grid)),
+        torch.device("cpu"),
+        torch.float32,
+        sizes.width // 2,
+        normalize=True,
+        scale=2 * torch.pi,
+    )
+    return table.contiguous()
+
+
+class GeometryEncoder(sam3.Sam3LiteTextGeometryEncoder):  # type: ignore[misc]
+    """Exemplar boxes to prompt tokens, and the class token that stands in every prompt.
+
+    Differs from its parent in form, not in numbers: the class token comes last whatever is padding (tokens
+    carry no position, so their order means nothing), and boxes are pooled by one operator for all images.
+    """
+
+    def encode_boxes(self, boxes: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+        """(B, K, 4) xyxy in 0..1, (B, K) labels, (B, D, g, g) normalised features -> (B, K, D)."""
+        batch, count = labels.shape
+        rows = boxes.reshape(-1, 4)
+        image = torch.arange(batch, device=boxes.device).unsqueeze(1).expand(batch, count).reshape(-1)
+        pooled = roi_align(features, rows * features.shape[-1], image, self.roi_size)
+        centred = xyxy_to_cxcywh(rows)
+        position = self.boxes_pos_enc_project(self._encode_box_coordinates(*centred.unbind(-1)))
+        tokens = self.boxes_direct_project(centred) + self.boxes_pool_project(pooled).flatten(1) + position
+        encoded: Tensor = self.label_embed((labels == 1).long()) + tokens.reshape(batch, count, -1)
+        return encoded
+
+    def forward(
+        self, boxes: Tensor, labels: Tensor, features: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """-> tokens (B, K + 1, D) float32, valid (B, K + 1) bool. `positions` is (1, g * g, D)."""
+        flat = features.flatten(2).transpose(1, 2)
+        side = features.shape[-1]
+        normalised = self.vision_layer_norm(flat).transpose(1, 2).unflatten(2, (side, side))
+        tokens = self.encode_boxes(boxes, labels, normalised)
+        cls = self.cls_embed.weight.unsqueeze(0).expand(boxes.shape[0], -1, -1)
+        tokens = self.prompt_layer_norm(self.final_proj(torch.cat((tokens, cls), dim=1)))
+        valid = torch.cat((labels != PADDING, torch.ones_like(labels[:, :1], dtype=torch.bool)), dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens, flat, positions, valid[:, None, None, :])
+        return self.output_layer_norm(tokens), valid
+
+
+class Decoder(sam3.Sam3LiteTextDetrDecoder):  # type: ignore[misc]
+    """The parent with what it computes from the grid's size made constant, which is what exports."""
+
+    def __init__(self, config: Sam3LiteTextDETRDecoderConfig, sizes: Sizes) -> None:
+        super().__init__(config)
+        cells = torch.arange(sizes.grid, dtype=torch.float32, device="cpu") / sizes.grid
+        self.register_buffer("cells", cells, persistent=False)
+        # The students' clamp is written but not applied.
+        self.clamp_presence_logit_max_val = float("inf")
+
+    def _get_coords(self, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        return self.cells, self.cells
+
+
+class Detector(nn.Module):
+    """Encoder, decoder and scoring."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        common = {
+            "hidden_size": sizes.width,
+            "num_attention_heads": sizes.heads,
+            "intermediate_size": sizes.feed_forward,
+        }
+        geometry = Sam3LiteTextGeometryEncoderConfig(
+            num_layers=sizes.geometry_layers, roi_size=sizes.exemplar_cells, **common
+        )
+        encoder = Sam3LiteTextDETREncoderConfig(num_layers=sizes.encoder_layers, **common)
+        decoder = Sam3LiteTextDETRDecoderConfig(
+            num_layers=sizes.decoder_layers, num_queries=sizes.queries, **common
+        )
+        for config in (geometry, encoder, decoder):
+            config._attn_implementation = "sdpa"
+        self.grid = sizes.grid
+        self.geometry = GeometryEncoder(geometry)
+        self.encoder = sam3.Sam3LiteTextDetrEncoder(encoder)
+        self.decoder = Decoder(decoder, sizes)
+        self.scoring = sam3.Sam3LiteTextDotProductScoring(Sam3LiteTextConfig(detr_decoder_config=common))
+        self.register_buffer("positions", sine_positions(sizes), persistent=False)
+
+    def forward(
+        self, features_x1: Tensor, text_features: Tensor, text_valid: Tensor, boxes: Tensor, labels: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The graph `concept_decoder`; see `model_store.networks.graphs` for names and shapes."""
+        positions = self.positions.flatten(2).transpose(1, 2)
+        exemplars, exemplars_valid = self.geometry(boxes, labels, features_x1, positions)
+        prompt = torch.cat((text_features, exemplars), dim=1)
+        valid = torch.cat((text_valid, exemplars_valid), dim=1)
+        spatial = self.positions.expand(features_x1.shape[0], -1, -1, -1)
+        encoded = self.encoder([features_x1], prompt, [spatial], valid)
+        decoded = self.decoder(
+            encoded.last_hidden_state,
+            prompt,
+            encoded.pos_embeds_flattened,
+            valid,
+            torch.tensor([[self.grid, self.grid]]),
+        )
+        queries = decoded.intermediate_hidden_states[-1]
+        logits = self.scoring(queries.unsqueeze(0), prompt, valid)[0].squeeze(-1)
+        refined = sam3.inverse_sigmoid(decoded.reference_boxes[-1]) + self.decoder.box_head(queries)
+        boxes_xyxy = sam3.box_cxcywh_to_xyxy(refined.sigmoid())
+        encoded_map = encoded.last_hidden_state.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return logits, decoded.presence_logits[-1], boxes_xyxy, queries, encoded_map, prompt, valid
+
+
+class MaskHead(nn.Module):
+    """Queries to mask logits."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        # The released files hold a third stage that nothing runs.
+        config = Sam3LiteTextMaskDecoderConfig(
+            hidden_size=sizes.width, num_attention_heads=sizes.heads, num_upsampling_stages=2
+        )
+        config._attn_implementation = "sdpa"
+        self.prompt_norm = nn.LayerNorm(sizes.width)
+        self.prompt_attention = sam3.Sam3LiteTextAttention(config)
+        self.pixels = sam3.Sam3LiteTextPixelDecoder(config)
+        self.instances = nn.Conv2d(sizes.width, sizes.width, 1)
+        self.queries = sam3.Sam3LiteTextMaskEmbedder(config)
+
+    def embed_pixels(
+        self, encoded: Tensor, prompt: Tensor, prompt_valid: Tensor, features_x2: Tensor, features_x4: Tensor
+    ) -> Tensor:
+        """-> (B, D, 4g, 4g) float32, before the instance projection."""
+        flat = encoded.flatten(2).transpose(1, 2)
+        mask = prompt_valid[:, None, None, :]
+        flat = flat + self.prompt_attention(self.prompt_norm(flat), prompt, prompt, mask)[0]
+        attended = flat.transpose(1, 2).unflatten(2, encoded.shape[-2:])
+        embedded: Tensor = self.pixels([features_x4, features_x2, attended])
+        return embedded
+
+    def forward(
+        self,
+        encoded: Tensor,
+        prompt: Tensor,
+        prompt_valid: Tensor,
+        features_x2: Tensor,
+        features_x4: Tensor,
+        queries: Tensor,
+    ) -> Tensor:
+        """-> (B, Q, 4g, 4g) float32 logits."""
+        pixels = self.instances(self.embed_pixels(encoded, prompt, prompt_valid, features_x2, features_x4))
+        return torch.einsum("bqd,bdhw->bqhw", self.queries(queries), pixels)

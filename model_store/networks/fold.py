@@ -1,0 +1,102 @@
+"""Linear layers that meet without a nonlinearity between them, made one. The sums are done in float64.
+
+A 1x1 convolution commutes with a bilinear resize (whose weights add up to 1, so that a bias passes through
+unchanged), and a 2x2 transposed convolution of stride 2 is four 1x1 convolutions whose results interleave
+(a pixel shuffle). The first layer of each level of the neck can therefore run on the small image embedding
+instead of the resized one, with a fifth of the work.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from model_store.networks.detector import MaskHead
+from model_store.networks.image import Neck
+
+
+def _conv1x1(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """(O, I) and (O,) float64 -> the convolution in float32."""
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device="meta")
+    conv.weight = nn.Parameter(weight[:, :, None, None].to(torch.float32), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(torch.float32), requires_grad=False)
+    return conv
+
+
+def transposed_then_pointwise(
+    transposed: nn.ConvTranspose2d, pointwise: nn.Conv2d
+) -> tuple[Tensor, Tensor]:
+    """Weight (I, O, 2, 2) and bias (O,) in float64 of the one transposed convolution that equals the two."""
+    mixing = pointwise.weight.double()[:, :, 0, 0]
+    weight = torch.einsum("ijyx,oj->ioyx", transposed.weight.double(), mixing)
+    assert transposed.bias is not None and pointwise.bias is not None
+    return weight, mixing @ transposed.bias.double() + pointwise.bias.double()
+
+
+def before_shuffle(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """The 1x1 convolution that, followed by a pixel shuffle of 2, equals a 2x2 transposed convolution of
+    stride 2 with this weight (I, O, 2, 2) and bias (O,)."""
+    return _conv1x1(weight.permute(1, 2, 3, 0).flatten(0, 2), bias.repeat_interleave(4))
+
+
+class FoldedNeck(nn.Module):
+    """Equals `Neck`, with the first layer of each level before the resize."""
+
+    def __init__(self, neck: Neck) -> None:
+        super().__init__()
+        self.grid = neck.grid
+        x4, x2, x1 = neck.levels
+        first = x4.scale_layers[0]
+        self.first_x4 = before_shuffle(first.weight.double(), first.bias.double())
+        weight, bias = transposed_then_pointwise(x4.scale_layers[2], x4.proj1)
+        self.second_x4 = nn.ConvTranspose2d(weight.shape[0], weight.shape[1], 2, 2, device="meta")
+        self.second_x4.weight = nn.Parameter(weight.to(torch.float32), requires_grad=False)
+        self.second_x4.bias = nn.Parameter(bias.to(torch.float32), requires_grad=False)
+        self.first_x2 = before_shuffle(*transposed_then_pointwise(x2.scale_layers[0], x2.proj1))
+        self.first_x1 = x1.proj1
+        self.last_x4, self.last_x2, self.last_x1 = x4.proj2, x2.proj2, x1.proj2
+
+    def _resized(self, features: Tensor) -> Tensor:
+        return F.interpolate(features, size=(self.grid, self.grid), mode="bilinear")
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Neck.forward`."""
+        x4 = F.gelu(F.pixel_shuffle(self._resized(self.first_x4(embedding)), 2))
+        x2 = F.pixel_shuffle(self._resized(self.first_x2(embedding)), 2)
+        x1 = self._resized(self.first_x1(embedding))
+        return self.last_x4(self.second_x4(x4)), self.last_x2(x2), self.last_x1(x1)
+
+
+class FoldedMaskHead(nn.Module):
+    """Equals `MaskHead`, with the projection of the pixels moved to the queries, which are fewer.
+
+    q . (W p + b) = (W^T q) . p + b . q, and q is itself linear in what goes into its last layer.
+    """
+
+    def __init__(self, head: MaskHead) -> None:
+        super().__init__()
+        self.head = head
+        *self_first, last = head.queries.layers
+        self.first = nn.ModuleList(self_first)
+        assert head.instances.bias is not None
+        pixels = head.instances.weight.double()[:, :, 0, 0]
+        rows = torch.cat((pixels.T, head.instances.bias.double()[None]))
+        self.last = nn.Linear(last.in_features, rows.shape[0], device="meta")
+        self.last.weight = nn.Parameter((rows @ last.weight.double()).to(torch.float32), requires_grad=False)
+        self.last.bias = nn.Parameter((rows @ last.bias.double()).to(torch.float32), requires_grad=False)
+
+    def forward(
+        self,
+        encoded: Tensor,
+        prompt: Tensor,
+        prompt_valid: Tensor,
+        features_x2: Tensor,
+        features_x4: Tensor,
+        queries: Tensor,
+    ) -> Tensor:
+        """As `MaskHead.forward`."""
+        pixels = self.head.embed_pixels(encoded, prompt, prompt_valid, features_x2, features_x4)
+        for layer in self.first:
+            queries = F.relu(layer(queries))
+        projected = self.last(queries)
+        logits = projected[..., :-1] @ pixels.flatten(2) + projected[..., -1:]
+        return logits.unflatten(2, pixels.shape[-2:])
