@@ -1,0 +1,196 @@
+"""The command `efficientsam3`. What is heavy is imported by the command that needs it."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service import cli_variants
+from service.cli_common import CommandError, expected, settings_of
+
+if TYPE_CHECKING:
+    from service.client import Answer
+
+app = typer.Typer(
+    name="efficientsam3",
+    help="Serve EfficientSAM3 students: a noun phrase in, every instance's mask out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(cli_variants.app, name="variants")
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+HttpPort = Annotated[int | None, typer.Option(help="Port of HTTP; 0: any free one.", show_default="8080")]
+GrpcPort = Annotated[int | None, typer.Option(help="Port of gRPC; 0: any free one.", show_default="8081")]
+Store = Annotated[Path | None, typer.Option(help="Folder of artefacts.", show_default="the user's cache")]
+EngineOption = Annotated[str | None, typer.Option(help="auto, openvino or onnxruntime.", show_default="auto")]
+PrecisionOption = Annotated[str | None, typer.Option(help="auto, f32, bf16 or f16.", show_default="auto")]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of the engine; 0: one per core.", show_default="0")
+]
+
+
+@app.command()
+def serve(
+    variants: Annotated[list[str], typer.Argument(help="Variants to serve; the first is the default.")],
+    workers_per_variant: Annotated[int, typer.Option(min=1, max=64, help="Worker processes each.")] = 1,
+    host: Host = None,
+    http_port: HttpPort = None,
+    grpc_port: GrpcPort = None,
+    store: Store = None,
+    engine: EngineOption = None,
+    precision: PrecisionOption = None,
+    threads: Threads = None,
+) -> None:
+    """Serve variants on this machine: a gateway, and worker processes beside it."""
+    from service import supervisor
+    from service.config import ServeSettings
+    from service.gateway.facts import describe
+    from service.telemetry import configure_logging
+
+    settings = settings_of(
+        ServeSettings,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        store=store,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+    )
+    configure_logging()
+    chosen = list(dict.fromkeys(variants))
+    for variant in chosen:
+        if cli_variants.manifest_of(settings.store, variant).synthetic:
+            _say(f"{variant} has SYNTHETIC weights: true cost, but it finds nothing meaningful.")
+    command = supervisor.worker_command(settings)
+    _run(supervisor.serve(settings, chosen, workers_per_variant, command, describe, _say))
+
+
+@app.command()
+def gateway(host: Host = None, http_port: HttpPort = None, grpc_port: GrpcPort = None) -> None:
+    """Run a gateway alone. EFFICIENTSAM3_WORKERS names its workers: {"VARIANT": ["host:port", ...]}."""
+    from service.config import GatewaySettings
+    from service.gateway import server
+    from service.gateway.facts import describe
+    from service.telemetry import configure_logging
+
+    settings = settings_of(GatewaySettings, host=host, http_port=http_port, grpc_port=grpc_port)
+    configure_logging()
+    _run(server.run(settings, describe, _say))
+
+
+@app.command()
+def worker(
+    variant: Annotated[str, typer.Argument(help="The variant to serve.")],
+    listen: Annotated[
+        str | None, typer.Option(help="host:port, or unix:/path.", show_default="127.0.0.1:50061")
+    ] = None,
+    store: Store = None,
+    engine: EngineOption = None,
+    precision: PrecisionOption = None,
+    threads: Threads = None,
+    parent_fd: Annotated[
+        int | None, typer.Option(help="Stop when this inherited descriptor reads end of file.")
+    ] = None,
+) -> None:
+    """Run one worker alone. A gateway finds it by EFFICIENTSAM3_WORKERS."""
+    from service.config import WorkerSettings
+    from service.telemetry import configure_logging
+    from service.worker.server import run_worker
+
+    settings = settings_of(
+        WorkerSettings, listen=listen, store=store, engine=engine, precision=precision, threads=threads
+    )
+    configure_logging()
+    run_worker(settings, variant, parent_fd)
+
+
+@app.command()
+def segment(
+    picture: Annotated[Path, typer.Argument(help="An image file.")],
+    text: Annotated[list[str], typer.Option(help="What to find, a noun phrase. May be repeated.")],
+    out: Annotated[Path | None, typer.Option(help="Draw the answer on the picture, into this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the server's answer.")] = False,
+    server: Annotated[str, typer.Option(help="Where the server listens.")] = "http://127.0.0.1:8080",
+    threshold: Annotated[
+        float | None, typer.Option(help="Score threshold, 0 to 1.", show_default="the variant's")
+    ] = None,
+    variant: Annotated[str, typer.Option(help="Variant to ask.", show_default="the server's default")] = "",
+    timeout_s: Annotated[float, typer.Option(min=0.001, max=600, help="Seconds to wait.")] = 60.0,
+) -> None:
+    """Find what the texts name in a picture, by a running server."""
+    from service.client import Client
+
+    image = picture.read_bytes()
+    with Client(server, timeout_s=timeout_s) as client:
+        answer = client.segment(
+            image,
+            [{"text": each} for each in text],
+            variant=variant,
+            score_threshold=threshold,
+            mask_format="png" if out else "rle",
+        )
+    if out:
+        from service.overlay import draw
+
+        draw(image, answer).save(out)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(answer.raw, indent=2))
+    else:
+        _print_answer(answer, text, out)
+
+
+def _print_answer(answer: "Answer", texts: list[str], out: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("prompt", "score", "box (x0, y0, x1, y1)", "pixels", box=None)
+    for text, segments in zip(texts, answer.results, strict=True):
+        for each in segments:
+            box = ", ".join(f"{value:.1f}" for value in each.box_xyxy)
+            table.add_row(text, f"{each.score:.3f}", box, f"{each.area_px}")
+        if not segments:
+            table.add_row(text, "-", "nothing above the threshold", "-")
+    console = Console()
+    console.print(table)
+    console.print(f"{answer.variant}: {answer.timings_ms.get('total', 0):.0f} ms", highlight=False)
+    if out:
+        console.print(f"Drawn: {out}", highlight=False)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    from service.gateway.router import ConfigurationError
+
+    try:
+        asyncio.run(work)
+    except ConfigurationError as error:
+        raise CommandError(str(error), usage=True) from error
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command. Exit code 1 and one line for an expected failure, 2 for wrong usage."""
+    try:
+        app(arguments)
+    except Exception as error:
+        message = expected(error)
+        if message is None:
+            raise
+        typer.echo(f"efficientsam3: {message}", err=True)
+        sys.exit(2 if isinstance(error, CommandError) and error.usage else 1)
+
+
+if __name__ == "__main__":
+    main()

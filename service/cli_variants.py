@@ -1,0 +1,158 @@
+"""`efficientsam3 variants`: what can be served, and how it comes into the store."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli_common import CommandError, settings_of
+
+if TYPE_CHECKING:
+    from model_store.artifact import Manifest
+
+app = typer.Typer(help="List variants, and bring them into the store.", no_args_is_help=True)
+
+Store = Annotated[Path | None, typer.Option(help="Folder of artefacts.", show_default="the user's cache")]
+Name = Annotated[str, typer.Argument(help="The variant's name.")]
+
+# What import and export need beyond a base install, by the name they are imported by.
+_IMPORT_EXTRA = {
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "safetensors",
+    "open_clip",
+}
+
+
+def manifest_of(store: Path, variant: str) -> "Manifest":
+    """The manifest of the variant's artefact. Raises CommandError that says how to get one."""
+    from model_store import artifact, registry
+
+    registry.find(variant)
+    if not (store / variant / artifact.MANIFEST).is_file():
+        raise CommandError(
+            f"there is no artefact of {variant} in {store}. Make one: "
+            f"efficientsam3 variants import {variant} --checkpoint FILE, "
+            f"or, for a test, efficientsam3 variants synthesize {variant}"
+        )
+    return artifact.read(store / variant)
+
+
+@app.command("list")
+def list_variants(store: Store = None) -> None:
+    """Every variant there is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from model_store import artifact, registry
+    from service.config import StoreSettings
+
+    folder = settings_of(StoreSettings, store=store).store
+    table = Table("name", "image encoder", "text encoder", "context", "released", "imported", box=None)
+    for variant in registry.variants().values():
+        imported = "yes" if (folder / variant.name / artifact.MANIFEST).is_file() else "-"
+        table.add_row(
+            variant.name,
+            variant.image_encoder,
+            variant.text_encoder,
+            str(variant.context_length),
+            "yes" if variant.released else "no",
+            imported,
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(name: Name, store: Store = None) -> None:
+    """What is known of one variant, and of its artefact if there is one."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from model_store import artifact, registry
+    from service.config import StoreSettings
+
+    folder = settings_of(StoreSettings, store=store).store
+    console = Console(highlight=False)
+    _print_facts(console, asdict(registry.find(name)))
+    if (folder / name / artifact.MANIFEST).is_file():
+        manifest = asdict(artifact.read(folder / name))
+        graphs = manifest.pop("graphs")
+        console.print(f"\nArtefact {folder / name}")
+        _print_facts(console, manifest)
+        for graph, facts in graphs.items():
+            console.print(f"  graph {graph}: {facts['bytes'] / 1e6:.1f} MB, {facts['file']}")
+
+
+def _print_facts(console: Any, facts: dict[str, Any]) -> None:
+    for key, value in facts.items():
+        if value not in ("", (), None):
+            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            console.print(f"  {key}: {shown}", markup=False)
+
+
+@app.command("import")
+def import_variant(
+    name: Name,
+    checkpoint: Annotated[Path, typer.Option(help="A released file: .pt, .pth or .safetensors.")],
+    store: Store = None,
+) -> None:
+    """Turn a released checkpoint into an artefact."""
+    from service.config import StoreSettings
+
+    folder = settings_of(StoreSettings, store=store).store
+    if not checkpoint.is_file():
+        raise CommandError(f"{checkpoint} is no file")
+    importing = _importing()
+    with _progress() as report:
+        made = importing.import_checkpoint(name, checkpoint, folder, report)
+    typer.echo(f"{name} is in {made}.")
+
+
+@app.command()
+def synthesize(name: Name, store: Store = None) -> None:
+    """Make an artefact from synthetic weights: true cost, meaningless answers. For load tests."""
+    from service.config import StoreSettings
+
+    folder = settings_of(StoreSettings, store=store).store
+    importing = _importing()
+    with _progress() as report:
+        made = importing.synthesize(name, folder, report)
+    typer.echo(f"{name} is in {made}, with synthetic weights: what it finds means nothing.")
+
+
+def _importing() -> Any:
+    """`model_store.importing`, or CommandError that says what to install."""
+    from importlib import import_module
+
+    try:
+        return import_module("model_store.importing")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _IMPORT_EXTRA:
+            raise
+        message = f"this needs {error.name}: pip install 'efficientsam3-service[import]'"
+        raise CommandError(message) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar per stage on standard error; the yielded function takes a stage's name and its fraction done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, fraction: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=1.0)
+            progress.update(tasks[stage], completed=fraction)
+
+        yield report

@@ -1,0 +1,128 @@
+"""The HTTP API: a translation of the router's answers."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+
+from service.config import GatewaySettings
+from service.errors import ServiceError
+from service.gateway import openapi, problems
+from service.gateway.body import read_segment_request
+from service.gateway.call import Call
+from service.gateway.outer import Outer
+from service.gateway.router import Router
+from service.gateway.schema import PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
+from service.gateway.translate import segment_answer, variant_answer
+from service.telemetry import Telemetry, service_version
+
+_T = TypeVar("_T")
+
+
+def make_app(settings: GatewaySettings, router: Router, telemetry: Telemetry) -> FastAPI:
+    """The ASGI application."""
+    app = FastAPI(
+        title="EfficientSAM3",
+        version=service_version(),
+        summary="A noun phrase in, every instance's mask out.",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _add_api(app, settings, router)
+    _add_operations(app, router, telemetry)
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(Outer, settings=settings, telemetry=telemetry)
+    return app
+
+
+def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
+    @app.post(
+        "/v1/segment",
+        summary="Find what the prompts ask for in one image",
+        response_model=SegmentAnswer,
+        responses=openapi.problems(400, 404, 413, 415, 429, 500, 503, 504),
+        openapi_extra=openapi.SEGMENT_BODY,
+    )
+    async def segment(request: Request) -> Response:
+        call: Call = request.state.call
+        asked = await read_segment_request(request, call.deadline, settings.max_body_bytes)
+        answer = await _while_connected(request, router.segment(asked, call))
+        return _json(segment_answer(answer))
+
+    @app.get("/v1/variants", summary="What each configured variant can do", response_model=VariantsOut)
+    async def variants() -> Response:
+        return _json(VariantsOut(variants=[variant_answer(variant) for variant in router.variants()]))
+
+    @app.get(
+        "/v1/variants/{name}",
+        summary="What one variant can do",
+        response_model=VariantOut,
+        responses=openapi.problems(404),
+    )
+    async def variant(name: str) -> Response:
+        return _json(variant_answer(router.variant(name)))
+
+
+def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry) -> None:
+    @app.get("/healthz", summary="The process lives")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get(
+        "/readyz",
+        summary="Requests are admitted; with `variant`: one of its workers is ready",
+        response_model=ReadyOut,
+        responses={503: {"model": ReadyOut}, **openapi.problems(404)},
+    )
+    async def readyz(variant: str = "") -> Response:
+        asked = [router.pool(variant)] if variant else list(router.pools.values())
+        waiting = bool(variant) and not asked[0].ready
+        answer = ReadyOut(
+            status="stopping" if router.draining else "waiting" if waiting else "ready",
+            default_variant=router.default,
+            variants={
+                pool.variant: PoolOut(
+                    workers=len(pool.workers),
+                    workers_ready=pool.ready,
+                    missing=pool.missing() if pool.ready < max(1, len(pool.workers)) else "",
+                )
+                for pool in asked
+            },
+        )
+        return JSONResponse(answer.model_dump(), 200 if answer.status == "ready" else 503)
+
+    @app.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """The work's result, or ClientDisconnect: work for a client that has left is cancelled."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+            with suppress(asyncio.CancelledError, ServiceError):
+                await task
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,64 @@
+"""One request as the gateway sees it, whichever way it came, and the record kept of it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from service.errors import Kind, ServiceError
+from service.telemetry import Telemetry
+
+_LOG = logging.getLogger("service.request")
+
+Transport = Literal["http", "grpc"]
+
+
+@dataclass(slots=True)
+class Call:
+    """A request under way."""
+
+    request_id: str
+    transport: Transport
+    # Its method and address: "POST /v1/segment", "/efficientsam3.v1.Segmentation/Segment".
+    target: str
+    # When it must be answered, in the event loop's time (seconds).
+    deadline: float
+    # The configured variant it asks for; empty until that is known.
+    variant: str = ""
+    # "ok", "cancelled", or the error's kind.
+    kind: str = "ok"
+    started: float = field(default_factory=time.perf_counter)
+
+    def failed(self, error: ServiceError) -> None:
+        """Note how it ended."""
+        self.kind = error.kind.value
+
+
+@contextmanager
+def recorded(call: Call, telemetry: Telemetry) -> Iterator[None]:
+    """Count, time and log the call when the block ends, with whatever it ended."""
+    try:
+        yield
+    except ServiceError as error:
+        call.failed(error)
+        raise
+    except asyncio.CancelledError:
+        call.kind = "cancelled"
+        raise
+    except Exception:
+        call.kind = Kind.INTERNAL.value
+        raise
+    finally:
+        seconds = time.perf_counter() - call.started
+        telemetry.record_request(call.variant, call.transport, call.kind, seconds)
+        _LOG.info(
+            "request_id=%s target=%r variant=%s kind=%s ms=%.1f",
+            call.request_id,
+            call.target,
+            call.variant or "-",
+            call.kind,
+            seconds * 1000,
+        )

@@ -1,0 +1,102 @@
+"""The gRPC API: the same services that workers have, forwarded by the router."""
+
+import asyncio
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from service.config import MIB, GatewaySettings
+from service.gateway.call import Call, recorded
+from service.gateway.router import Router
+from service.pb.efficientsam3.v1 import (
+    segmentation_pb2,
+    segmentation_pb2_grpc,
+    variants_pb2,
+    variants_pb2_grpc,
+)
+from service.rpc import REQUEST_ID, ErrorsAsStatuses
+from service.telemetry import Telemetry
+
+SERVICES = ("efficientsam3.v1.Segmentation", "efficientsam3.v1.Variants")
+
+# A client that stops waiting at its deadline hears nothing later: what we have to say comes before it.
+_HEAD_START_S = 0.1
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def make_server(
+    settings: GatewaySettings, router: Router, telemetry: Telemetry, health: HealthServicer
+) -> grpc.aio.Server:
+    """The server, without a port yet."""
+    options = [
+        # Above the body's limit, so that a message in between is refused by `prompts.check`, with its kind.
+        ("grpc.max_receive_message_length", 2 * settings.max_body_bytes + MIB),
+        ("grpc.max_send_message_length", -1),
+        # Two gateways on one port would share its calls by chance.
+        ("grpc.so_reuseport", 0),
+    ]
+    server = grpc.aio.server(interceptors=(ErrorsAsStatuses(),), options=options)
+    calls = _Calls(settings, telemetry)
+    segmentation_pb2_grpc.add_SegmentationServicer_to_server(Segmentation(router, calls), server)
+    variants_pb2_grpc.add_VariantsServicer_to_server(Variants(router, calls), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    services = [*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+    reflection.enable_server_reflection(services, server)
+    return server
+
+
+class _Calls:
+    """Makes and records the Call of a gRPC request."""
+
+    def __init__(self, settings: GatewaySettings, telemetry: Telemetry) -> None:
+        self.telemetry = telemetry
+        self._settings = settings
+
+    def begin(self, method: str, context: Context) -> Call:
+        settings = self._settings
+        left_s = context.time_remaining()
+        if left_s is None:
+            left_s = settings.default_deadline_ms / 1000
+        left_s = min(left_s, settings.max_deadline_ms / 1000)
+        head_start_s = min(_HEAD_START_S, left_s / 10)
+        deadline = asyncio.get_running_loop().time() + left_s - head_start_s
+        return Call(REQUEST_ID.get(), "grpc", f"/efficientsam3.v1.{method}", deadline)
+
+
+class Segmentation(segmentation_pb2_grpc.SegmentationServicer):
+    """Segmentation, answered by workers."""
+
+    def __init__(self, router: Router, calls: _Calls) -> None:
+        self._router = router
+        self._calls = calls
+
+    async def Segment(  # noqa: N802
+        self, request: segmentation_pb2.SegmentRequest, context: Context
+    ) -> segmentation_pb2.SegmentResponse:
+        call = self._calls.begin("Segmentation/Segment", context)
+        with recorded(call, self._calls.telemetry):
+            return await self._router.segment(request, call)
+
+
+class Variants(variants_pb2_grpc.VariantsServicer):
+    """The configured variants."""
+
+    def __init__(self, router: Router, calls: _Calls) -> None:
+        self._router = router
+        self._calls = calls
+
+    async def ListVariants(  # noqa: N802
+        self, request: variants_pb2.ListVariantsRequest, context: Context
+    ) -> variants_pb2.ListVariantsResponse:
+        with recorded(self._calls.begin("Variants/ListVariants", context), self._calls.telemetry):
+            return variants_pb2.ListVariantsResponse(variants=self._router.variants())
+
+    async def GetVariant(  # noqa: N802
+        self, request: variants_pb2.GetVariantRequest, context: Context
+    ) -> variants_pb2.Variant:
+        with recorded(self._calls.begin("Variants/GetVariant", context), self._calls.telemetry):
+            return self._router.variant(request.name)

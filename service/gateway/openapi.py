@@ -1,0 +1,69 @@
+"""What FastAPI cannot read off the code: two request bodies for one address, and problem+json."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.errors import TABLE
+from service.gateway.problems import MEDIA_TYPE
+from service.gateway.schema import Problem, SegmentFields, SegmentIn
+
+_REF = "#/components/schemas/{model}"
+_EXAMPLE = {"image": {"base64": "/9j/4AAQSkZJRg=="}, "prompts": [{"text": "truck"}]}
+
+SEGMENT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": _REF.format(model="SegmentIn")}, "example": _EXAMPLE},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image", "request"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": {"type": "string", "contentMediaType": "application/octet-stream"},
+                        "request": {"$ref": _REF.format(model="SegmentFields")},
+                    },
+                },
+                "encoding": {"request": {"contentType": "application/json"}},
+            },
+        },
+    }
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an address that may refuse with these HTTP statuses."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
+    return {
+        status: {
+            "description": ", ".join(kind for kind, row in TABLE.items() if row.http_status == status),
+            "content": content,
+        }
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make `/openapi.json` whole: add the schemas that bodies and problems refer to."""
+
+    def whole() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title, version=app.version, summary=app.summary, routes=app.routes
+            )
+            inputs = [(model, "validation") for model in (SegmentIn, SegmentFields, Problem)]
+            _, definitions = models_json_schema(inputs, ref_template=_REF)  # type: ignore[arg-type]
+            document["components"]["schemas"] |= definitions["$defs"]
+            for unused in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(unused, None)
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = whole  # type: ignore[method-assign]

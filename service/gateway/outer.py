@@ -1,0 +1,112 @@
+"""What surrounds every HTTP request: its id, its deadline, its body's limit, its record."""
+
+import asyncio
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.config import GatewaySettings
+from service.errors import INTERNAL_DETAIL, Kind, ServiceError
+from service.gateway.call import Call, recorded
+from service.gateway.problems import problem
+from service.rpc import take_request_id
+from service.telemetry import Telemetry
+
+_LOG = logging.getLogger(__name__)
+
+
+class Outer:
+    """ASGI middleware; `scope["state"]["call"]` is the request's Call for everything inside."""
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry) -> None:
+        self._app = app
+        self._settings = settings
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        target = f"{scope['method']} {scope['path']}"[:200]
+        request_id = take_request_id(headers.get("x-request-id"))
+        call = Call(request_id, "http", target, asyncio.get_running_loop().time())
+        scope.setdefault("state", {})["call"] = call
+        # Probes and scrapes are no requests of anyone's.
+        api = scope["path"].startswith("/v1/")
+        with recorded(call, self._telemetry) if api else nullcontext():
+            await self._answer(call, headers, scope, receive, send)
+
+    async def _answer(self, call: Call, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
+        reply = _Reply(call, send)
+        try:
+            call.deadline += _deadline_ms(headers, self._settings) / 1000
+            bounded = _bounded(headers, receive, self._settings.max_body_bytes)
+            await self._app(scope, bounded, reply)
+        except ServiceError as error:
+            await self._refuse(call, error, scope, receive, reply)
+        except ClientDisconnect:
+            call.kind = "cancelled"
+        except Exception:
+            _LOG.exception("%s failed, request %s", call.target, call.request_id)
+            await self._refuse(call, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL), scope, receive, reply)
+
+    async def _refuse(
+        self, call: Call, error: ServiceError, scope: Scope, receive: Receive, reply: "_Reply"
+    ) -> None:
+        call.failed(error)
+        if not reply.started:
+            await problem(error, call.request_id)(scope, receive, reply)
+
+
+class _Reply:
+    """Adds the request's id to the answer, and knows whether it has begun."""
+
+    def __init__(self, call: Call, send: Send) -> None:
+        self.started = False
+        self._call = call
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            MutableHeaders(scope=message)["X-Request-Id"] = self._call.request_id
+        await self._send(message)
+
+
+def _deadline_ms(headers: Headers, settings: GatewaySettings) -> int:
+    """Milliseconds that the request may take. Raises ServiceError INVALID_ARGUMENT."""
+    asked = headers.get("x-deadline-ms")
+    if asked is None:
+        return settings.default_deadline_ms
+    limit = settings.max_deadline_ms
+    if asked.isascii() and asked.isdigit() and len(asked) < 10 and 1 <= int(asked) <= limit:
+        return int(asked)
+    detail = f"X-Deadline-Ms must be a whole number of milliseconds from 1 to {limit}."
+    raise ServiceError(Kind.INVALID_ARGUMENT, detail)
+
+
+def _bounded(headers: Headers, receive: Receive, limit: int) -> Receive:
+    """`receive`, refusing a body over `limit` bytes: at once where it is announced, else as it comes.
+
+    Raises ServiceError PAYLOAD_TOO_LARGE, now or from the returned function.
+    """
+    too_large = ServiceError(Kind.PAYLOAD_TOO_LARGE, f"The body has more bytes than the limit of {limit:,}.")
+    announced = headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise too_large
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message: dict[str, Any] = dict(await receive())
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise too_large
+        return message
+
+    return counted

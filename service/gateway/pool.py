@@ -1,0 +1,232 @@
+"""The workers of one variant: which are ready, and which takes the next request."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.errors import Kind, ServiceError
+from service.pb.efficientsam3.v1 import (
+    segmentation_pb2,
+    segmentation_pb2_grpc,
+    variants_pb2,
+    variants_pb2_grpc,
+)
+from service.rpc import REQUEST_ID_KEY, from_rpc_error
+
+_LOG = logging.getLogger(__name__)
+
+# The health of this service is the worker's readiness: set when its graphs are loaded.
+HEALTH_SERVICE = "efficientsam3.v1.Segmentation"
+# A watch that says nothing for this long is opened again, so that a frozen worker is found out.
+_WATCH_S = 10.0
+
+
+class State(StrEnum):
+    """What the gateway knows of a worker, in words that complete "the worker is ..."."""
+
+    UNREACHABLE = "not reachable"
+    STARTING = "starting"
+    READY = "ready"
+    MISPLACED = "serving another variant"
+
+
+class Worker:
+    """One worker's address: its channel, its health, and the requests it has.
+
+    Whatever process answers at the address is the worker: it may die and come back.
+    """
+
+    def __init__(
+        self, variant: str, address: str, probe_interval_s: float, changed: Callable[[], None]
+    ) -> None:
+        self.address = address
+        self.state = State.UNREACHABLE
+        self.outstanding = 0
+        # How often it has become ready; tells a worker from the one that died before it.
+        self.life = 0
+        # Its own answer to GetVariant, from when it was last ready.
+        self.info: variants_pb2.Variant | None = None
+        self._variant = variant
+        self._probe_interval_s = probe_interval_s
+        self._changed = changed
+        self._channel = grpc.aio.insecure_channel(address, options=_channel_options(probe_interval_s))
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._segmentation = segmentation_pb2_grpc.SegmentationStub(self._channel)
+        self._variants = variants_pb2_grpc.VariantsStub(self._channel)
+        self._watch = asyncio.create_task(self._keep_watching())
+
+    @property
+    def ready(self) -> bool:
+        return self.state is State.READY
+
+    async def segment(
+        self, request: segmentation_pb2.SegmentRequest, timeout_s: float, request_id: str
+    ) -> segmentation_pb2.SegmentResponse:
+        """Forward the request. Raises the worker's ServiceError; cancelling it cancels the worker's call."""
+        life = self.life
+        self.outstanding += 1
+        try:
+            return await self._segmentation.Segment(
+                request, timeout=timeout_s, metadata=((REQUEST_ID_KEY, request_id),)
+            )
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc_error(failure)
+            if error.kind is Kind.UNAVAILABLE:
+                self._suspect(life)
+            raise error from failure
+        finally:
+            self.outstanding -= 1
+
+    async def close(self) -> None:
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._channel.close()
+
+    def _suspect(self, life: int) -> None:
+        """It failed a request: it is not ready until it says so anew."""
+        if self.ready and life == self.life:
+            self._become(State.UNREACHABLE)
+            self._watch.cancel()
+            self._watch = asyncio.create_task(self._keep_watching())
+
+    def _become(self, state: State) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        self.life += state is State.READY
+        _LOG.info("worker %s of %s is %s", self.address, self._variant, state)
+        self._changed()
+
+    async def _keep_watching(self) -> None:
+        while True:
+            heard = False
+            try:
+                asked = health_pb2.HealthCheckRequest(service=HEALTH_SERVICE)
+                async for answer in self._health.Watch(asked, timeout=_WATCH_S):
+                    await self._hear(answer.status)
+                    heard = True
+            except grpc.aio.AioRpcError as error:
+                if heard and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    continue
+            except Exception:
+                _LOG.exception("watching worker %s failed", self.address)
+            self._become(State.UNREACHABLE)
+            await asyncio.sleep(self._probe_interval_s)
+
+    async def _hear(self, status: int) -> None:
+        if status != health_pb2.HealthCheckResponse.SERVING:
+            self._become(State.STARTING)
+        elif not self.ready:
+            self.info = await self._variants.GetVariant(variants_pb2.GetVariantRequest(), timeout=_WATCH_S)
+            self._become(State.READY if self.info.name == self._variant else State.MISPLACED)
+
+
+class Pool:
+    """The workers of one variant."""
+
+    def __init__(self, variant: str, probe_interval_s: float, changed: Callable[[int], None]) -> None:
+        """`changed` is told the number of ready workers whenever it may have changed."""
+        self.variant = variant
+        self.workers: dict[str, Worker] = {}
+        self._probe_interval_s = probe_interval_s
+        self._tell = changed
+        self._some_ready = asyncio.Event()
+
+    @property
+    def ready(self) -> int:
+        return sum(worker.ready for worker in self.workers.values())
+
+    @property
+    def info(self) -> variants_pb2.Variant | None:
+        """What a worker of the variant said of it, or None while none was ever ready."""
+        known = [each for each in self.workers.values() if each.info and each.info.name == self.variant]
+        return max(known, key=lambda each: each.ready).info if known else None
+
+    def add(self, address: str) -> None:
+        """Take the worker at `address` into the pool; it is used once it is ready."""
+        if address not in self.workers:
+            self.workers[address] = Worker(self.variant, address, self._probe_interval_s, self._changed)
+
+    async def remove(self, address: str) -> None:
+        """Forget the worker at `address`; requests it has are cut off."""
+        if worker := self.workers.pop(address, None):
+            await worker.close()
+            self._changed()
+
+    async def wait_ready(self) -> None:
+        """Return when a worker is ready."""
+        while not self.ready:
+            await self._some_ready.wait()
+
+    async def close(self) -> None:
+        for address in list(self.workers):
+            await self.remove(address)
+
+    async def segment(
+        self, request: segmentation_pb2.SegmentRequest, deadline: float, request_id: str
+    ) -> segmentation_pb2.SegmentResponse:
+        """Answer by the ready worker with the fewest requests, waiting for one until `deadline` (loop time).
+
+        Segmentation is pure, so a request whose worker goes away is sent once more. Raises ServiceError:
+        UNAVAILABLE when no worker is ready in time or the second try fails too, DEADLINE_EXCEEDED, and
+        whatever the worker raises.
+        """
+        try:
+            return await self._send(request, deadline, request_id)
+        except ServiceError as error:
+            if error.kind is not Kind.UNAVAILABLE:
+                raise
+            _LOG.warning("request %s: its worker went away, trying once more", request_id)
+        return await self._send(request, deadline, request_id)
+
+    def missing(self) -> str:
+        """What keeps the variant from being served, for the person who asked for it."""
+        if not self.workers:
+            return "no worker is configured for it"
+        states = [worker.state for worker in self.workers.values()]
+        counted = [f"{states.count(state)} {state}" for state in State if state in states]
+        return f"of {len(states)} configured, {', '.join(counted)}"
+
+    async def _send(
+        self, request: segmentation_pb2.SegmentRequest, deadline: float, request_id: str
+    ) -> segmentation_pb2.SegmentResponse:
+        worker = await self._next(deadline)
+        timeout_s = deadline - asyncio.get_running_loop().time()
+        return await worker.segment(request, timeout_s, request_id)
+
+    async def _next(self, deadline: float) -> Worker:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.wait_ready()
+        except TimeoutError:
+            detail = f"Variant {self.variant} has no ready worker: {self.missing()}."
+            raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=self._probe_interval_s) from None
+        ready = (worker for worker in self.workers.values() if worker.ready)
+        return min(ready, key=lambda worker: worker.outstanding)
+
+    def _changed(self) -> None:
+        if self.ready:
+            self._some_ready.set()
+        else:
+            self._some_ready.clear()
+        self._tell(self.ready)
+
+
+def _channel_options(probe_interval_s: float) -> list[tuple[str, int]]:
+    return [
+        # Workers are ours: their answers are bounded by what they were asked.
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        # By default gRPC waits up to two minutes before it looks for a lost worker again.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", max(100, int(probe_interval_s * 1000))),
+        # Channels to the same address would share a connection, and its failures.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+    ]

@@ -1,0 +1,149 @@
+"""The gateway's process: one event loop, an HTTP and a gRPC listener, started and stopped together."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import uvicorn
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
+
+from service.config import GatewaySettings
+from service.gateway import grpc_api
+from service.gateway.app import make_app
+from service.gateway.router import Describe, Router
+from service.telemetry import Telemetry
+
+_BACKLOG = 2048
+
+
+class ListenError(OSError):
+    """A listener's address cannot be had; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What signals ask of the process."""
+
+    # Finish and go.
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    # Go, finished or not.
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def on_signals(cls) -> "Stop":
+        """The first SIGINT or SIGTERM sets `asked`, the second `hurry`. Call it inside the event loop."""
+        stop = cls()
+
+        def told() -> None:
+            (stop.hurry if stop.asked.is_set() else stop.asked).set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, told)
+        return stop
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Gateway:
+    """A gateway that is listening. Make one with `start`, inside the event loop; end it with `stop`."""
+
+    def __init__(self, settings: GatewaySettings, router: Router, telemetry: Telemetry) -> None:
+        self.router = router
+        self.telemetry = telemetry
+        self._settings = settings
+        self._socket = _listen(settings.host, settings.http_port)
+        self.http_port: int = self._socket.getsockname()[1]
+        self.grpc_port = 0
+        self._health = HealthServicer()
+        self._grpc = grpc_api.make_server(settings, router, telemetry, self._health)
+        config = uvicorn.Config(
+            make_app(settings, router, telemetry),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        )
+        self._http = _HttpServer(config)
+
+    @classmethod
+    async def start(cls, settings: GatewaySettings, describe: Describe) -> "Gateway":
+        """Listen and begin to admit. Raises ListenError, and what `Router` raises."""
+        telemetry = Telemetry()
+        router = Router(settings, telemetry, describe)
+        try:
+            gateway = cls(settings, router, telemetry)
+            await gateway._open()
+        except BaseException:
+            await router.close()
+            raise
+        return gateway
+
+    @property
+    def url(self) -> str:
+        """Where HTTP listens."""
+        return f"http://{_bracketed(self._settings.host)}:{self.http_port}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Where gRPC listens."""
+        return f"{_bracketed(self._settings.host)}:{self.grpc_port}"
+
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """Admit nothing more, let what is admitted finish for `drain_s` or until `hurry`, then close."""
+        self.router.draining = True
+        await self._health.enter_graceful_shutdown()
+        self._http.should_exit = True
+        hurrying = asyncio.create_task(self._hurry(hurry))
+        await asyncio.gather(self._grpc.stop(self._settings.drain_s), self._serving)
+        hurrying.cancel()
+        await self.router.close()
+
+    async def _hurry(self, hurry: asyncio.Event) -> None:
+        await hurry.wait()
+        self._http.force_exit = True
+        await self._grpc.stop(None)
+
+    async def _open(self) -> None:
+        address = f"{_bracketed(self._settings.host)}:{self._settings.grpc_port}"
+        try:
+            self.grpc_port = self._grpc.add_insecure_port(address)
+        except RuntimeError as error:
+            self._socket.close()
+            raise ListenError(f"cannot listen on {address} for gRPC: {error}") from error
+        for service in grpc_api.SERVICES:
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self._grpc.start()
+        self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        message = f"cannot listen on {_bracketed(host)}:{port} for HTTP: {error.strerror or error}"
+        raise ListenError(message) from error
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def run(settings: GatewaySettings, describe: Describe, say: Callable[[str], None]) -> None:
+    """Be a gateway until SIGINT or SIGTERM. Raises ListenError, and ConfigurationError."""
+    stop = Stop.on_signals()
+    gateway = await Gateway.start(settings, describe)
+    say(f"Listening: HTTP {gateway.url}, gRPC {gateway.grpc_address}.")
+    await stop.asked.wait()
+    await gateway.stop(stop.hurry)

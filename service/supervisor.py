@@ -1,0 +1,152 @@
+"""`efficientsam3 serve`: the gateway in this process, and worker processes kept running beside it."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from service.config import ServeSettings
+from service.gateway.router import Describe
+from service.gateway.server import Gateway, Stop
+
+_LOG = logging.getLogger(__name__)
+
+# (variant, address to listen on, descriptor that reads EOF when the supervisor is gone) -> command line.
+Command = Callable[[str, str, int], Sequence[str]]
+Say = Callable[[str], None]
+
+_FIRST_DELAY_S = 0.2
+_MAX_DELAY_S = 30.0
+# A worker that lived this long was healthy: its next restart is prompt again.
+_STEADY_S = 30.0
+# The kernel's limit on a Unix socket's path is 108 bytes on Linux and 104 elsewhere.
+_MAX_SOCKET_PATH = 100
+
+
+class WorkerProcess:
+    """Keeps one worker process running at one address, until it is stopped."""
+
+    def __init__(self, name: str, command: Sequence[str], parent_fd: int) -> None:
+        """`parent_fd` is handed down to the process. Starts it at once; build inside the event loop."""
+        self._name = name
+        self._command = command
+        self._parent_fd = parent_fd
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def stop(self, drain_s: float) -> None:
+        """SIGTERM, then SIGKILL after `drain_s` seconds. Returns when the process is gone."""
+        self._keeping.cancel()
+        await asyncio.gather(self._keeping, return_exceptions=True)
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), drain_s)
+        except TimeoutError:
+            _LOG.warning("%s did not stop within %g s and is killed", self._name, drain_s)
+            process.kill()
+            await process.wait()
+
+    async def _keep(self) -> None:
+        delay_s = _FIRST_DELAY_S
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            # In a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(self._parent_fd,),
+                start_new_session=True,
+            )
+            code = await self._process.wait()
+            if loop.time() - started > _STEADY_S:
+                delay_s = _FIRST_DELAY_S
+            _LOG.error("%s %s; starting it again in %g s", self._name, _ended(code), delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, _MAX_DELAY_S)
+
+
+async def serve(
+    settings: ServeSettings,
+    variants: Sequence[str],
+    per_variant: int,
+    command: Command,
+    describe: Describe,
+    say: Say,
+) -> None:
+    """Serve `variants`, each by `per_variant` workers, until SIGINT or SIGTERM. `say` tells a person.
+
+    Raises ListenError when an address cannot be had, and ConfigurationError.
+    """
+    stop = Stop.on_signals()
+    async with _runtime_folder() as folder:
+        addresses = {
+            variant: [f"unix:{folder}/{row}-{each}.sock" for each in range(per_variant)]
+            for row, variant in enumerate(variants)
+        }
+        default = settings.default_variant or variants[0]
+        gateway = await Gateway.start(
+            settings.model_copy(update={"workers": addresses, "default_variant": default}), describe
+        )
+        # The write end stays with us alone: when we are gone, however we went, workers read EOF.
+        parent_fd, ours = os.pipe()
+        workers = [
+            WorkerProcess(f"worker {variant}", command(variant, address, parent_fd), parent_fd)
+            for variant, each in addresses.items()
+            for address in each
+        ]
+        telling = asyncio.create_task(_tell(gateway, variants, say))
+        try:
+            await stop.asked.wait()
+            say("Stopping: finishing what was admitted. A second signal stops at once.")
+        finally:
+            telling.cancel()
+            await gateway.stop(stop.hurry)
+            drain_s = 0.0 if stop.hurry.is_set() else settings.drain_s
+            await asyncio.gather(*(worker.stop(drain_s) for worker in workers))
+            os.close(parent_fd)
+            os.close(ours)
+
+
+def worker_command(settings: ServeSettings) -> Command:
+    """The command line of our own workers. Settings without an option reach them by the environment."""
+
+    def command(variant: str, address: str, parent_fd: int) -> list[str]:
+        return [
+            *(sys.executable, "-m", "service.cli", "worker", variant),
+            *("--listen", address, "--parent-fd", str(parent_fd), "--store", str(settings.store)),
+            *("--engine", settings.engine, "--precision", settings.precision),
+            *("--threads", str(settings.threads)),
+        ]
+
+    return command
+
+
+@asynccontextmanager
+async def _runtime_folder() -> AsyncIterator[Path]:
+    """A private folder (0700) for sockets, with a path short enough for them."""
+    short = len(tempfile.gettempdir()) + len("/efficientsam3-12345678/10-10.sock") <= _MAX_SOCKET_PATH
+    with tempfile.TemporaryDirectory(prefix="efficientsam3-", dir=None if short else "/tmp") as folder:  # noqa: S108
+        yield Path(folder)
+
+
+async def _tell(gateway: Gateway, variants: Sequence[str], say: Say) -> None:
+    say(f"Listening: HTTP {gateway.url}, gRPC {gateway.grpc_address}. Starting {', '.join(variants)} ...")
+    for variant in variants:
+        await gateway.router.pool(variant).wait_ready()
+        say(f"{variant} is ready.")
+    request = """'request={"prompts":[{"text":"truck"}]}'"""
+    say(f"Try: curl -F image=@picture.jpg -F {request} {gateway.url}/v1/segment")
+
+
+def _ended(code: int) -> str:
+    """How a process ended, in words."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"

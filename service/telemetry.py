@@ -1,0 +1,102 @@
+"""Every metric, declared once, and the one place that configures logging."""
+
+import logging
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+def service_version() -> str:
+    """The installed distribution's version, or "unknown" when it runs from a checkout."""
+    try:
+        return version("efficientsam3-service")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class Telemetry:
+    """The metrics of one process, with a registry of their own.
+
+    `variant` is a configured variant's name, or empty where the request never got as far as one.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "efficientsam3_requests",
+            "Requests answered. kind: ok, cancelled (the client left), or the error's kind",
+            ["variant", "transport", "kind"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "efficientsam3_request_seconds",
+            "From a request's first byte to its answer",
+            ["variant", "transport"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.inflight = Gauge(
+            "efficientsam3_inflight_requests",
+            "Requests admitted and not answered yet: waiting for a worker, or running on one",
+            ["variant"],
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "efficientsam3_stage_seconds",
+            "Time of one request by stage, as its worker reports it",
+            ["variant", "stage"],
+            buckets=(0.0005, 0.001, 0.0025, *_SECONDS),
+            registry=self.registry,
+        )
+        self.workers_ready = Gauge(
+            "efficientsam3_workers_ready",
+            "Workers ready to serve the variant",
+            ["variant"],
+            registry=self.registry,
+        )
+        build = Gauge("efficientsam3_build_info", "Always 1", ["version", "python"], registry=self.registry)
+        build.labels(service_version(), platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def declare_variant(self, variant: str) -> None:
+        """Make the variant's gauges visible before its first request, at 0."""
+        self.inflight.labels(variant).set(0)
+        self.workers_ready.labels(variant).set(0)
+
+    def record_request(self, variant: str, transport: str, kind: str, seconds: float) -> None:
+        """Count one answered request and its duration."""
+        self.requests.labels(variant, transport, kind).inc()
+        self.request_seconds.labels(variant, transport).observe(seconds)
+
+    def record_stages(self, variant: str, timings_ms: Mapping[str, float]) -> None:
+        """Observe a worker's timings, in milliseconds by stage."""
+        for stage, milliseconds in timings_ms.items():
+            self.stage_seconds.labels(variant, stage).observe(milliseconds / 1000)
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+def configure_logging(level: str = "INFO") -> None:
+    """Send everything of level `level` and above to standard error, a line per record."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # They repeat what our own lines say.
+    for name in ("uvicorn.error", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)

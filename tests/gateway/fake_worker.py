@@ -1,0 +1,138 @@
+# ruff: noqa: N802 - gRPC's method names
+"""A worker without a model: a real gRPC server with canned answers. Also runs as a process of its own."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+
+from service.errors import ServiceError
+from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2, variants_pb2_grpc
+from service.rpc import ErrorsAsStatuses
+
+SERVICE = "efficientsam3.v1.Segmentation"
+ANSWERS = {
+    pb.MASK_FORMAT_UNSPECIFIED: pb.Mask(height=4, width=6, rle="05l1"),
+    pb.MASK_FORMAT_RLE: pb.Mask(height=4, width=6, rle="05l1"),
+    pb.MASK_FORMAT_PNG: pb.Mask(height=4, width=6, png=b"\x89PNG"),
+    pb.MASK_FORMAT_POLYGON: pb.Mask(
+        height=4, width=6, polygon=pb.Polygon(rings=[pb.Ring(xy=[0, 0, 2, 0, 2, 2], hole=True)])
+    ),
+    pb.MASK_FORMAT_NONE: None,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.VariantsServicer):
+    """Answers at `address`. Its methods are called inside the event loop."""
+
+    def __init__(self, variant: str, address: str) -> None:
+        self.variant = variant
+        self.address = address
+        # Requests that arrived, requests whose call was cancelled, and what answers wait for.
+        self.asked: list[pb.SegmentRequest] = []
+        self.request_ids: list[str] = []
+        self.cancelled = threading.Event()
+        self.arrived = threading.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failure: ServiceError | None = None
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, serving: bool = True) -> None:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
+        self._server = grpc.aio.server(interceptors=(ErrorsAsStatuses(),), options=options)
+        segmentation_pb2_grpc.add_SegmentationServicer_to_server(self, self._server)
+        variants_pb2_grpc.add_VariantsServicer_to_server(self, self._server)
+        self.health = HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        self._server.add_insecure_port(self.address)
+        await self.serve(serving)
+        await self._server.start()
+
+    async def serve(self, serving: bool) -> None:
+        """Say that it is ready, or that it is not."""
+        told = health_pb2.HealthCheckResponse
+        await self.health.set(SERVICE, told.SERVING if serving else told.NOT_SERVING)
+
+    async def die(self) -> None:
+        """Cut every call off."""
+        if self._server:
+            await self._server.stop(None)
+
+    async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
+        self.asked.append(request)
+        self.request_ids.append(dict(context.invocation_metadata() or ())["x-request-id"])
+        self.arrived.set()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if self.failure:
+            raise self.failure
+        return self._answer(request)
+
+    async def GetVariant(
+        self, request: variants_pb2.GetVariantRequest, context: Context
+    ) -> variants_pb2.Variant:
+        return variants_pb2.Variant(
+            name=self.variant, digest="sha256:feed", score_threshold=0.4, prompts=["text"], synthetic=True
+        )
+
+    async def ListVariants(
+        self, request: variants_pb2.ListVariantsRequest, context: Context
+    ) -> variants_pb2.ListVariantsResponse:
+        return variants_pb2.ListVariantsResponse(
+            variants=[await self.GetVariant(variants_pb2.GetVariantRequest(), context)]
+        )
+
+    def _answer(self, request: pb.SegmentRequest) -> pb.SegmentResponse:
+        box = pb.Box(x0=1.5, y0=2, x1=3.25, y1=4)
+        mask = ANSWERS[request.options.mask_format]
+        logits = pb.Mask(height=1, width=1, logits=b"\x00\x3c") if request.options.return_logits else None
+        results = [
+            pb.PromptResult(
+                prompt=index,
+                segments=[
+                    pb.Segment(score=0.93, box=box, area=7, label=prompt.text, mask=mask, logits=logits)
+                ],
+            )
+            for index, prompt in enumerate(request.prompts)
+        ]
+        return pb.SegmentResponse(
+            variant=self.variant,
+            image=pb.ImageInfo(id=f"sha256:{len(request.image.data)}", width=6, height=4),
+            results=results,
+            timings_ms={"queue": 0.5, "image_encoder": 80.0, "total": 81.0},
+        )
+
+
+async def main(variant: str, address: str, parent_fd: int) -> None:
+    """Serve until SIGTERM or until the parent is gone."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, done.set)
+    worker = FakeWorker(variant, address)
+    await worker.start()
+
+    def watch_parent() -> None:
+        os.read(parent_fd, 1)
+        loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=watch_parent, daemon=True).start()
+    await done.wait()
+    await worker.die()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
