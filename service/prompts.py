@@ -1,0 +1,153 @@
+"""What a request must be before anyone computes for it. Shared by gateway and workers.
+
+Fields are named in HTTP's spelling. What depends on the image's size or on the variant is judged by the
+worker, which knows both.
+"""
+
+import math
+from collections.abc import Iterable
+
+from service.config import Limits
+from service.errors import Kind, ServiceError
+from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+
+DEFAULT_MAX_SEGMENTS = 100
+
+
+def check(request: pb.SegmentRequest, limits: Limits) -> None:
+    """Raise the ServiceError that names the first field that is wrong, and the limit it breaks.
+
+    Kinds: `payload_too_large` for bytes, pixels and counts, else `invalid_argument`.
+    """
+    if (size := request.ByteSize()) > limits.max_body_bytes:
+        raise _too_large(f"The request has {size:,} bytes; the limit is {limits.max_body_bytes:,} bytes.")
+    _check_image(request.image)
+    _check_count("prompts", len(request.prompts), limits.max_prompts)
+    if not request.prompts:
+        raise _invalid("prompts is empty: send at least one prompt.")
+    for index, prompt in enumerate(request.prompts):
+        _check_prompt(f"prompts[{index}]", prompt, limits)
+    _check_options(request.options, limits)
+
+
+def is_concept(prompt: pb.Prompt) -> bool:
+    """True: every instance of a concept is asked for. False: one object is."""
+    return bool(prompt.text or prompt.exemplars)
+
+
+def _check_image(image: pb.Image) -> None:
+    source = image.WhichOneof("source")
+    if source is None:
+        raise _invalid("image is missing: send one of image.base64, image.url and image.id.")
+    if not getattr(image, source):
+        raise _invalid(f"image.{'base64' if source == 'data' else source} is empty.")
+
+
+def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:
+    is_object = bool(prompt.points) or prompt.HasField("box") or prompt.HasField("mask")
+    if is_concept(prompt) and is_object:
+        raise _invalid(
+            f"{path} mixes a concept (text, exemplars) with an object (points, box, mask): "
+            "send them as two prompts."
+        )
+    if not is_concept(prompt) and not is_object:
+        raise _invalid(f"{path} is empty: give text and/or exemplars, or points, a box and/or a mask.")
+    _check_text(f"{path}.text", prompt.text, limits)
+    _check_count(f"{path}.exemplars", len(prompt.exemplars), limits.max_exemplars)
+    for index, exemplar in enumerate(prompt.exemplars):
+        _check_exemplar(f"{path}.exemplars[{index}]", exemplar)
+    _check_count(f"{path}.points", len(prompt.points), limits.max_points)
+    for index, point in enumerate(prompt.points):
+        _check_point(f"{path}.points[{index}]", point)
+    if prompt.HasField("box"):
+        _check_box(f"{path}.box", prompt.box)
+    if prompt.HasField("mask"):
+        _check_mask(f"{path}.mask", prompt.mask, limits)
+    if prompt.HasField("score_threshold"):
+        _check_threshold(f"{path}.score_threshold", prompt.score_threshold)
+
+
+def _check_text(path: str, text: str, limits: Limits) -> None:
+    if len(text) > limits.max_text_chars:
+        raise _invalid(f"{path} has {len(text):,} characters; the limit is {limits.max_text_chars:,}.")
+    if text and not text.strip():
+        raise _invalid(f"{path} is blank.")
+
+
+def _check_exemplar(path: str, exemplar: pb.Exemplar) -> None:
+    match exemplar.WhichOneof("region"):
+        case "box":
+            _check_box(f"{path}.box", exemplar.box)
+        case "point":
+            _check_point(f"{path}.point", exemplar.point)
+        case _:
+            raise _invalid(f"{path} has neither a box nor a point.")
+
+
+def _check_point(path: str, point: pb.Point) -> None:
+    _check_finite({f"{path}.x": point.x, f"{path}.y": point.y}.items())
+
+
+def _check_box(path: str, box: pb.Box) -> None:
+    corners = (box.x0, box.y0, box.x1, box.y1)
+    _check_finite((f"{path}[{index}]", value) for index, value in enumerate(corners))
+    if not (box.x0 < box.x1 and box.y0 < box.y1):
+        shown = ", ".join(f"{value:g}" for value in corners)
+        raise _invalid(f"{path} [{shown}] has no area: [x0, y0, x1, y1] needs x0 < x1 and y0 < y1.")
+
+
+def _check_finite(values: Iterable[tuple[str, float]]) -> None:
+    for path, value in values:
+        if not math.isfinite(value):
+            raise _invalid(f"{path} is not a finite number.")
+
+
+def _check_mask(path: str, mask: pb.Mask, limits: Limits) -> None:
+    encoding = mask.WhichOneof("encoding")
+    if encoding is None:
+        raise _invalid(f"{path} has no content: give counts, png, rings or logits.")
+    shape = f"{path}.size [{mask.height}, {mask.width}]"
+    if not (mask.height and mask.width):
+        raise _invalid(f"{shape} has no area.")
+    if max(mask.height, mask.width) > limits.max_image_side:
+        raise _too_large(f"{shape} has a side over the limit of {limits.max_image_side:,} pixels.")
+    if mask.height * mask.width > limits.max_image_pixels:
+        raise _too_large(f"{shape} is over the limit of {limits.max_image_pixels:,} pixels.")
+    if encoding == "logits" and len(mask.logits) != 2 * mask.height * mask.width:
+        raise _invalid(f"{path}.logits has {len(mask.logits):,} bytes; {shape} needs 2 per value.")
+    for index, ring in enumerate(mask.polygon.rings):
+        _check_ring(f"{path}.rings[{index}]", ring)
+
+
+def _check_ring(path: str, ring: pb.Ring) -> None:
+    if len(ring.xy) < 6 or len(ring.xy) % 2:
+        raise _invalid(f"{path} has {len(ring.xy)} numbers: a ring is x and y of at least three points.")
+    _check_finite((f"{path}[{index}]", value) for index, value in enumerate(ring.xy))
+
+
+def _check_options(options: pb.SegmentOptions, limits: Limits) -> None:
+    if options.HasField("score_threshold"):
+        _check_threshold("options.score_threshold", options.score_threshold)
+    if options.HasField("max_segments") and not 1 <= options.max_segments <= limits.max_segments:
+        allowed = f"1..{limits.max_segments}"
+        raise _invalid(f"options.max_segments is {options.max_segments}; {allowed} is allowed.")
+    if options.mask_format not in pb.MaskFormat.values():
+        raise _invalid(f"options.mask_format {options.mask_format} is unknown: rle, png, polygon or none.")
+
+
+def _check_threshold(path: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise _invalid(f"{path} is {value:g}; 0..1 is allowed.")
+
+
+def _check_count(path: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise _too_large(f"{path} has {count:,} entries; the limit is {limit:,}.")
+
+
+def _invalid(detail: str) -> ServiceError:
+    return ServiceError(Kind.INVALID_ARGUMENT, detail)
+
+
+def _too_large(detail: str) -> ServiceError:
+    return ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
