@@ -1,0 +1,1 @@
+"""One worker: one artefact behind gRPC."""

@@ -1,0 +1,86 @@
+"""What runs graphs: one protocol, two runtimes, and the choice between them."""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from service.config import Precision, WorkerSettings
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class EngineError(Exception):
+    """The engine is not there, or cannot do what a setting asks; the message names the setting."""
+
+
+class Engine(Protocol):
+    """Runs the graphs of one artefact. Not thread-safe: one thread at a time."""
+
+    @property
+    def name(self) -> str:
+        """The runtime, its version and its device, for people."""
+
+    @property
+    def precisions(self) -> Mapping[str, Precision]:
+        """The precision that each graph computes in; inputs and outputs keep the manifest's types."""
+
+    def run(self, graph: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """The graph's outputs by name; they are the caller's own. Raises KeyError for an unknown graph."""
+
+    def close(self) -> None:
+        """Give back what the runtime holds. The engine is not used afterwards."""
+
+
+def open_engine(graphs: Mapping[str, Path], settings: WorkerSettings) -> Engine:
+    """Load every graph (name -> ONNX file) into the engine that the settings choose.
+
+    Raises EngineError when the engine is not installed, cannot honour a precision or cannot load a graph.
+    """
+    unknown = sorted(settings.graph_precision.keys() - graphs.keys())
+    if unknown:
+        raise EngineError(f"graph_precision names no graph: {', '.join(unknown)}")
+    asked = {graph: settings.graph_precision.get(graph, settings.precision) for graph in graphs}
+    name = _choice() if settings.engine == "auto" else settings.engine
+    return _OPEN[name](graphs, asked, settings.threads)
+
+
+def _choice() -> str:
+    """onnxruntime where it finds a CUDA device, else OpenVINO where it is installed, else onnxruntime."""
+    if _installed("onnxruntime-gpu"):
+        from service.worker.engines.onnxruntime import has_cuda
+
+        if has_cuda():
+            return "onnxruntime"
+    return "openvino" if _installed("openvino") else "onnxruntime"
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(distribution(name))
+    except PackageNotFoundError:
+        return False
+
+
+def _open_openvino(graphs: Mapping[str, Path], asked: Mapping[str, Precision], threads: int) -> Engine:
+    try:
+        from service.worker.engines.openvino import OpenVinoEngine
+    except ImportError as error:
+        raise EngineError(f"engine openvino is not installed: {error}") from error
+    return OpenVinoEngine(graphs, asked, threads)
+
+
+def _open_onnxruntime(graphs: Mapping[str, Path], asked: Mapping[str, Precision], threads: int) -> Engine:
+    try:
+        from service.worker.engines.onnxruntime import OnnxRuntimeEngine
+    except ImportError as error:
+        raise EngineError(f"engine onnxruntime is not installed: {error}") from error
+    return OnnxRuntimeEngine(graphs, asked, threads)
+
+
+_OPEN: dict[str, Callable[[Mapping[str, Path], Mapping[str, Precision], int], Engine]] = {
+    "openvino": _open_openvino,
+    "onnxruntime": _open_onnxruntime,
+}

@@ -1,0 +1,160 @@
+"""A worker's life: load, listen, warm, serve, drain."""
+
+import asyncio
+import io
+import logging
+import os
+import signal
+from dataclasses import dataclass
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from PIL import Image
+
+from model_store import artifact as artifacts
+from model_store.artifact import Artifact, ArtifactError
+from service.config import MIB, WorkerSettings
+from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2, variants_pb2_grpc
+from service.rpc import ErrorsAsStatuses
+from service.worker.engines import Engine, EngineError, open_engine
+from service.worker.lane import Lane, Ticket
+from service.worker.segmenter import VISUAL, Segmenter
+from service.worker.servicer import SegmentationServicer, VariantsServicer, describe
+from service.worker.tokenizer import TextTokenizer
+
+SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in ((pb, "Segmentation"), (variants_pb2, "Variants"))
+)
+TOKENIZER = "tokenizer.json"
+
+_LOG = logging.getLogger(__name__)
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class StartError(Exception):
+    """The worker cannot start; one line says why."""
+
+
+async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | None = None) -> None:
+    """Serve the artefact `settings.store / variant` until SIGTERM, SIGINT, or end of file on `parent_fd`.
+
+    Raises StartError when there is no sound artefact, no engine for it, or the address cannot be had.
+    """
+    try:
+        artifact = artifacts.load(settings.store / variant)
+        engine = open_engine({name: artifact.path(name) for name in artifact.manifest.graphs}, settings)
+    except (ArtifactError, EngineError) as error:
+        raise StartError(str(error)) from error
+    _LOG.info("%s on %s: %s", variant, engine.name, dict(engine.precisions))
+    # Until here a signal ends the process at once, as by default: there is nothing to finish yet.
+    stop = _stop_event(parent_fd)
+    worker = await Worker.listen(artifact, engine, settings)
+    try:
+        warming = asyncio.ensure_future(worker.warm())
+        await asyncio.wait({warming, asyncio.ensure_future(stop.wait())}, return_when="FIRST_COMPLETED")
+        if warming.done():
+            await warming
+            _LOG.info("%s is ready on %s", variant, settings.listen)
+            await stop.wait()
+    finally:
+        await worker.drain()
+        engine.close()
+
+
+@dataclass(slots=True)
+class Worker:
+    """A listening server, its health, and the lane that computes for it."""
+
+    server: grpc.aio.Server
+    health: "health.aio.HealthServicer"
+    lane: Lane
+    segmenter: Segmenter
+    drain_s: float
+    # The port where `listen` was host:port, else meaningless.
+    port: int
+
+    @classmethod
+    async def listen(cls, artifact: Artifact, engine: Engine, settings: WorkerSettings) -> "Worker":
+        """Take calls at `settings.listen`, NOT_SERVING as yet. Raises StartError."""
+        manifest = artifact.manifest
+        try:
+            tokenize = TextTokenizer(artifact.folder / TOKENIZER, manifest.context_length, manifest.tokens)
+        except ValueError as error:
+            raise StartError(str(error)) from error
+        segmenter = Segmenter(manifest, engine, tokenize, settings)
+        lane = Lane(settings.max_queued)
+        server = _server(settings)
+        segmentation_pb2_grpc.add_SegmentationServicer_to_server(
+            SegmentationServicer(manifest.variant, segmenter, lane, settings), server
+        )
+        variants_pb2_grpc.add_VariantsServicer_to_server(
+            VariantsServicer(describe(artifact, segmenter.prompts)), server
+        )
+        state = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(state, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        worker = cls(server, state, lane, segmenter, settings.drain_s, 0)
+        await worker._say(_NOT_SERVING)
+        try:
+            worker.port = server.add_insecure_port(settings.listen)
+            await server.start()
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {settings.listen}: {error}") from error
+        return worker
+
+    async def warm(self) -> None:
+        """Run every graph once, so that no client pays for a first time; then SERVING."""
+        request = pb.SegmentRequest(
+            image=pb.Image(data=_grey_picture()),
+            prompts=[pb.Prompt(text=VISUAL)],
+            options=pb.SegmentOptions(score_threshold=0.0, max_segments=1),
+        )
+        await self.lane.run(lambda: self.segmenter.segment(request), Ticket(None))
+        await self._say(_SERVING)
+
+    async def drain(self) -> None:
+        """NOT_SERVING, no new calls, `drain_s` for those that are here; then everything is closed."""
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(self.drain_s)
+        self.lane.close()
+
+    async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
+        for service in ("", *SERVICES):
+            await self.health.set(service, state)
+
+
+def _server(settings: WorkerSettings) -> grpc.aio.Server:
+    """A server whose hard limit leaves room for our own refusal, which says what the limit is."""
+    options = [
+        ("grpc.max_receive_message_length", 2 * settings.max_body_bytes + MIB),
+        ("grpc.max_send_message_length", -1),
+        # Two workers on one port would share it in silence.
+        ("grpc.so_reuseport", 0),
+    ]
+    return grpc.aio.server(interceptors=[ErrorsAsStatuses()], options=options)
+
+
+def _stop_event(parent_fd: int | None) -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if parent_fd is not None:
+
+        def read() -> None:
+            if not os.read(parent_fd, 1):
+                loop.remove_reader(parent_fd)
+                stop.set()
+
+        loop.add_reader(parent_fd, read)
+    return stop
+
+
+def _grey_picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "grey").save(file, "PNG")
+    return file.getvalue()
