@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service import cli_variants
-from service.cli_common import CommandError, expected, settings_of
+from service.cli_common import CommandError, expected, need, settings_of
 
 if TYPE_CHECKING:
     from service.client import Answer
@@ -102,13 +102,16 @@ def worker(
     """Run one worker alone. A gateway finds it by EFFICIENTSAM3_WORKERS."""
     from service.config import WorkerSettings
     from service.telemetry import configure_logging
-    from service.worker.server import run_worker
 
+    server = need("service.worker.server", "cpu")
     settings = settings_of(
         WorkerSettings, listen=listen, store=store, engine=engine, precision=precision, threads=threads
     )
     configure_logging()
-    run_worker(settings, variant, parent_fd)
+    try:
+        asyncio.run(server.run_worker(settings, variant, parent_fd))
+    except server.StartError as error:
+        raise CommandError(str(error)) from error
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """What the commands share: settings from options, and failures as one line."""
 
+from importlib import import_module
+from types import ModuleType
 from typing import Any, TypeVar
 
 _Settings = TypeVar("_Settings")
@@ -32,16 +34,31 @@ def settings_of(kind: type[_Settings], **options: Any) -> _Settings:
         raise CommandError(f"{error} (dictionaries and lists are JSON)", usage=True) from error
 
 
+def need(module: str, extra: str) -> ModuleType:
+    """Import `module` of ours, which needs packages of an extra.
+
+    Raises CommandError that says what to install.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] in ("service", "model_store"):
+            raise
+        message = f"this needs {missing}: pip install 'efficientsam3-service[{extra}]'"
+        raise CommandError(message) from error
+
+
 def expected(error: Exception) -> str | None:
     """The line that tells of `error`, or None if nobody expected it."""
-    from model_store.artifact import ArtifactError
+    from model_store.artifact import StoreError
     from model_store.registry import UnknownVariantError
     from service.errors import ServiceError
 
     match error:
         case ServiceError():
             return f"{error.detail} ({error.kind})"
-        case CommandError() | ArtifactError() | UnknownVariantError():
+        case CommandError() | StoreError() | UnknownVariantError():
             return str(error.args[0])
         case OSError():
             # Also the gateway's ListenError.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli_common import CommandError, settings_of
+from service.cli_common import CommandError, need, settings_of
 
 if TYPE_CHECKING:
     from model_store.artifact import Manifest
@@ -16,18 +16,6 @@ app = typer.Typer(help="List variants, and bring them into the store.", no_args_
 
 Store = Annotated[Path | None, typer.Option(help="Folder of artefacts.", show_default="the user's cache")]
 Name = Annotated[str, typer.Argument(help="The variant's name.")]
-
-# What import and export need beyond a base install, by the name they are imported by.
-_IMPORT_EXTRA = {
-    "torch",
-    "torchvision",
-    "transformers",
-    "timm",
-    "onnx",
-    "onnxscript",
-    "safetensors",
-    "open_clip",
-}
 
 
 def manifest_of(store: Path, variant: str) -> "Manifest":
@@ -109,7 +97,7 @@ def import_variant(
     folder = settings_of(StoreSettings, store=store).store
     if not checkpoint.is_file():
         raise CommandError(f"{checkpoint} is no file")
-    importing = _importing()
+    importing = need("model_store.importing", "import")
     with _progress() as report:
         made = importing.import_checkpoint(name, checkpoint, folder, report)
     typer.echo(f"{name} is in {made}.")
@@ -121,23 +109,10 @@ def synthesize(name: Name, store: Store = None) -> None:
     from service.config import StoreSettings
 
     folder = settings_of(StoreSettings, store=store).store
-    importing = _importing()
+    importing = need("model_store.importing", "import")
     with _progress() as report:
         made = importing.synthesize(name, folder, report)
     typer.echo(f"{name} is in {made}, with synthetic weights: what it finds means nothing.")
-
-
-def _importing() -> Any:
-    """`model_store.importing`, or CommandError that says what to install."""
-    from importlib import import_module
-
-    try:
-        return import_module("model_store.importing")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _IMPORT_EXTRA:
-            raise
-        message = f"this needs {error.name}: pip install 'efficientsam3-service[import]'"
-        raise CommandError(message) from error
 
 
 @contextmanager

@@ -4,8 +4,7 @@ import asyncio
 from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.config import MIB, GatewaySettings
@@ -29,7 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def make_server(
-    settings: GatewaySettings, router: Router, telemetry: Telemetry, health: HealthServicer
+    settings: GatewaySettings, router: Router, telemetry: Telemetry, state: health.aio.HealthServicer
 ) -> grpc.aio.Server:
     """The server, without a port yet."""
     options = [
@@ -43,8 +42,8 @@ def make_server(
     calls = _Calls(settings, telemetry)
     segmentation_pb2_grpc.add_SegmentationServicer_to_server(Segmentation(router, calls), server)
     variants_pb2_grpc.add_VariantsServicer_to_server(Variants(router, calls), server)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    services = [*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+    health_pb2_grpc.add_HealthServicer_to_server(state, server)
+    services = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(services, server)
     return server
 

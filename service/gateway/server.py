@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2
 
 from service.config import GatewaySettings
 from service.gateway import grpc_api
@@ -64,7 +63,7 @@ class Gateway:
         self._socket = _listen(settings.host, settings.http_port)
         self.http_port: int = self._socket.getsockname()[1]
         self.grpc_port = 0
-        self._health = HealthServicer()
+        self._health = health.aio.HealthServicer()
         self._grpc = grpc_api.make_server(settings, router, telemetry, self._health)
         config = uvicorn.Config(
             make_app(settings, router, telemetry),

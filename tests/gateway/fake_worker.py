@@ -10,8 +10,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from service.errors import ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
@@ -53,7 +52,7 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         self._server = grpc.aio.server(interceptors=(ErrorsAsStatuses(),), options=options)
         segmentation_pb2_grpc.add_SegmentationServicer_to_server(self, self._server)
         variants_pb2_grpc.add_VariantsServicer_to_server(self, self._server)
-        self.health = HealthServicer()
+        self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         self._server.add_insecure_port(self.address)
         await self.serve(serving)

@@ -19,7 +19,9 @@ TRUCK: dict[str, Any] = {"prompts": [{"text": "truck"}]}
 
 
 def _segment(house: House, request: dict[str, Any], **headers: str) -> Any:
-    return house.http.post("/v1/segment", json={**TRUCK, "image": {"base64": BASE64}, **request}, headers=headers)
+    return house.http.post(
+        "/v1/segment", json={**TRUCK, "image": {"base64": BASE64}, **request}, headers=headers
+    )
 
 
 def _worker(house: House) -> FakeWorker:
@@ -63,16 +65,19 @@ def test_json_multipart_and_grpc_give_the_same_answer(served: House, mask_format
     assert as_json["image"] == {"id": over_grpc.image.id, "width": 6, "height": 4}
     assert as_json["timings_ms"] == dict(over_grpc.timings_ms)
     assert segment["logits"] == {"format": "logits", "size": [1, 1], "logits": "ADw="}
-    assert segment.get("mask") == {
-        "rle": {"format": "rle", "size": [4, 6], "counts": "05l1"},
-        "png": {"format": "png", "size": [4, 6], "png": base64.b64encode(b"\x89PNG").decode()},
-        "polygon": {
-            "format": "polygon",
-            "size": [4, 6],
-            "rings": [{"xy": [0.0, 0.0, 2.0, 0.0, 2.0, 2.0], "hole": True}],
-        },
-        "none": None,
-    }[mask_format]
+    assert (
+        segment.get("mask")
+        == {
+            "rle": {"format": "rle", "size": [4, 6], "counts": "05l1"},
+            "png": {"format": "png", "size": [4, 6], "png": base64.b64encode(b"\x89PNG").decode()},
+            "polygon": {
+                "format": "polygon",
+                "size": [4, 6],
+                "rings": [{"xy": [0.0, 0.0, 2.0, 0.0, 2.0, 2.0], "hole": True}],
+            },
+            "none": None,
+        }[mask_format]
+    )
 
 
 def test_every_field_of_the_json_reaches_the_worker(served: House) -> None:
@@ -80,7 +85,11 @@ def test_every_field_of_the_json_reaches_the_worker(served: House) -> None:
         served,
         {
             "prompts": [
-                {"text": "shoe", "exemplars": [{"box": [1, 2, 3, 4], "positive": False}], "score_threshold": 0},
+                {
+                    "text": "shoe",
+                    "exemplars": [{"box": [1, 2, 3, 4], "positive": False}],
+                    "score_threshold": 0,
+                },
                 {"exemplars": [{"point": {"x": 7, "y": 8.5}}]},
                 {
                     "points": [{"x": 5, "y": 6}, {"x": 1, "y": 1, "positive": False}],
@@ -172,7 +181,9 @@ def test_malformed_multipart_is_refused(served: House) -> None:
     post("'image' is missing", files={"request": (None, request)})
     post("no part 'picture'", files={"image": image, "picture": image}, data={"request": request})
     post("'image' was sent 2 times", files=[("image", image), ("image", image)], data={"request": request})
-    post("image: there is no such field", files={"image": image}, data={"request": '{"prompts":[],"image":{}}'})
+    post(
+        "image: there is no such field", files={"image": image}, data={"request": '{"prompts":[],"image":{}}'}
+    )
     post("Invalid JSON", files={"image": image}, data={"request": "{"})
     post("boundary", content=b"--x", headers={"Content-Type": "multipart/form-data"})
     post("Content-Type must be", content=b"x", headers={"Content-Type": "image/jpeg"})
@@ -272,7 +283,10 @@ def test_the_deadline_must_be_a_number_within_bounds(served: House) -> None:
 def test_the_request_id_is_taken_or_made_and_goes_all_the_way(served: House) -> None:
     taken = _segment(served, {}, **{"X-Request-Id": "trace-1"})
     assert taken.headers["x-request-id"] == "trace-1"
-    made = [_segment(served, {}, **{"X-Request-Id": bad}).headers["x-request-id"] for bad in ("", "a b", "x" * 200)]
+    made = [
+        _segment(served, {}, **{"X-Request-Id": bad}).headers["x-request-id"]
+        for bad in ("", "a b", "x" * 200)
+    ]
     assert len(set(made)) == 3 and all(len(each) == 32 for each in made)
     _, call = served.stub.Segment.with_call(
         pb.SegmentRequest(image=pb.Image(data=IMAGE), prompts=[pb.Prompt(text="a")]),
@@ -294,8 +308,6 @@ def test_a_client_that_leaves_cancels_the_workers_call(served: House) -> None:
 
     worker.arrived.clear()
     worker.cancelled.clear()
-    with served.http.stream("GET", "/healthz"):
-        pass
     _post_and_leave(served, worker)
     assert worker.cancelled.wait(30)
     served.tell(worker.gate.set)
@@ -306,7 +318,8 @@ def _post_and_leave(house: House, worker: FakeWorker) -> None:
     import socket
 
     body = json.dumps({**TRUCK, "image": {"base64": BASE64}}).encode()
-    head = f"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    lines = ("POST /v1/segment HTTP/1.1", "Host: x", "Content-Type: application/json")
+    head = "\r\n".join((*lines, f"Content-Length: {len(body)}", "", ""))
     with socket.create_connection(("127.0.0.1", house.gateway.http_port)) as connection:
         connection.sendall(head.encode() + body)
         assert worker.arrived.wait(30)
