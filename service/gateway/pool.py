@@ -104,19 +104,30 @@ class Worker:
 
     async def _keep_watching(self) -> None:
         while True:
-            heard = False
-            try:
-                asked = health_pb2.HealthCheckRequest(service=HEALTH_SERVICE)
-                async for answer in self._health.Watch(asked, timeout=_WATCH_S):
-                    await self._hear(answer.status)
-                    heard = True
-            except grpc.aio.AioRpcError as error:
-                if heard and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    continue
-            except Exception:
-                _LOG.exception("watching worker %s failed", self.address)
-            self._become(State.UNREACHABLE)
+            await self._follow()
             await asyncio.sleep(self._probe_interval_s)
+
+    async def _follow(self) -> None:
+        """Follow its health for a while, or until it is lost or not ready.
+
+        A watch is not left open on a worker that is not ready: it would hold up one that is stopping.
+        """
+        heard = False
+        watch = self._health.Watch(health_pb2.HealthCheckRequest(service=HEALTH_SERVICE), timeout=_WATCH_S)
+        try:
+            async for answer in watch:
+                await self._hear(answer.status)
+                heard = True
+                if not self.ready:
+                    return
+        except grpc.aio.AioRpcError as error:
+            if heard and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return
+        except Exception:
+            _LOG.exception("watching worker %s failed", self.address)
+        finally:
+            watch.cancel()
+        self._become(State.UNREACHABLE)
 
     async def _hear(self, status: int) -> None:
         if status != health_pb2.HealthCheckResponse.SERVING:

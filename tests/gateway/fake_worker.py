@@ -2,6 +2,7 @@
 """A worker without a model: a real gRPC server with canned answers. Also runs as a process of its own."""
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -11,17 +12,25 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from PIL import Image
 
 from service.errors import ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2, variants_pb2_grpc
 from service.rpc import ErrorsAsStatuses
 
+# 6 x 4 pixels, the left half foreground.
+_HALF = Image.new("L", (6, 4))
+_HALF.paste(255, (0, 0, 3, 4))
+_FILE = io.BytesIO()
+_HALF.save(_FILE, "PNG")
+PNG = _FILE.getvalue()
+
 SERVICE = "efficientsam3.v1.Segmentation"
 ANSWERS = {
     pb.MASK_FORMAT_UNSPECIFIED: pb.Mask(height=4, width=6, rle="05l1"),
     pb.MASK_FORMAT_RLE: pb.Mask(height=4, width=6, rle="05l1"),
-    pb.MASK_FORMAT_PNG: pb.Mask(height=4, width=6, png=b"\x89PNG"),
+    pb.MASK_FORMAT_PNG: pb.Mask(height=4, width=6, png=PNG),
     pb.MASK_FORMAT_POLYGON: pb.Mask(
         height=4, width=6, polygon=pb.Polygon(rings=[pb.Ring(xy=[0, 0, 2, 0, 2, 2], hole=True)])
     ),
@@ -62,6 +71,12 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         """Say that it is ready, or that it is not."""
         told = health_pb2.HealthCheckResponse
         await self.health.set(SERVICE, told.SERVING if serving else told.NOT_SERVING)
+
+    async def drain(self) -> None:
+        """Let calls finish, as a worker that is asked to stop does."""
+        await self.health.enter_graceful_shutdown()
+        if self._server:
+            await self._server.stop(5)
 
     async def die(self) -> None:
         """Cut every call off."""
@@ -130,7 +145,7 @@ async def main(variant: str, address: str, parent_fd: int) -> None:
 
     threading.Thread(target=watch_parent, daemon=True).start()
     await done.wait()
-    await worker.die()
+    await worker.drain()
 
 
 if __name__ == "__main__":

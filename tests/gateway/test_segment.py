@@ -11,7 +11,7 @@ from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc import from_rpc_error
 from tests.gateway.conftest import House
-from tests.gateway.fake_worker import FakeWorker
+from tests.gateway.fake_worker import PNG, FakeWorker
 
 IMAGE = b"\xff\xd8 not decoded here"
 BASE64 = base64.b64encode(IMAGE).decode()
@@ -69,7 +69,7 @@ def test_json_multipart_and_grpc_give_the_same_answer(served: House, mask_format
         segment.get("mask")
         == {
             "rle": {"format": "rle", "size": [4, 6], "counts": "05l1"},
-            "png": {"format": "png", "size": [4, 6], "png": base64.b64encode(b"\x89PNG").decode()},
+            "png": {"format": "png", "size": [4, 6], "png": base64.b64encode(PNG).decode()},
             "polygon": {
                 "format": "polygon",
                 "size": [4, 6],

@@ -1,0 +1,90 @@
+"""The Python client, and the drawing of what it got, against a real gateway."""
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.client import Answer, Client, Segment
+from service.errors import Kind, ServiceError
+from service.overlay import draw
+from tests.gateway.serve_fakes import Served
+from tests.pictures import encoded
+
+PICTURE = encoded(Image.new("RGB", (6, 4), "grey"), "PNG")
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a fake variant "demo" is served."""
+    with Served(tmp_path_factory.mktemp("served") / "log", "1", "demo") as served:
+        served.wait_for("demo is ready")
+        yield served.url
+
+
+def test_it_answers_in_types(url: str) -> None:
+    with Client(url) as client:
+        answer = client.segment(PICTURE, [{"text": "truck"}, {"text": "wheel"}], variant="demo")
+        assert [each["name"] for each in client.variants()] == ["demo"]
+    assert (answer.variant, answer.width_px, answer.height_px) == ("demo", 6, 4)
+    assert answer.image_id == f"sha256:{len(PICTURE)}"
+    assert answer.timings_ms["image_encoder"] == 80
+    mask = {"format": "rle", "size": [4, 6], "counts": "05l1"}
+    assert answer.results == (
+        (Segment(0.93, (1.5, 2, 3.25, 4), 7, "truck", mask),),
+        (Segment(0.93, (1.5, 2, 3.25, 4), 7, "wheel", mask),),
+    )
+
+
+def test_it_raises_the_servers_errors(url: str) -> None:
+    with Client(url) as client:
+        with pytest.raises(ServiceError, match="demo") as unknown:
+            client.segment(PICTURE, [{"text": "a"}], variant="nope")
+        with pytest.raises(ServiceError, match=r"prompts\[0\].txt") as misspelt:
+            client.segment(PICTURE, [{"txt": "a"}])
+    assert unknown.value.kind is Kind.VARIANT_NOT_FOUND
+    assert misspelt.value.kind is Kind.INVALID_ARGUMENT
+
+
+def test_where_nothing_answers_it_is_unavailable() -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(ServiceError) as error:
+        client.variants()
+    assert error.value.kind is Kind.UNAVAILABLE
+    assert "http://127.0.0.1:1" in error.value.detail
+
+
+def test_its_timeout_is_the_servers_deadline(tmp_path: Path) -> None:
+    with Served(tmp_path / "log", "1", "broken") as served, Client(served.url, timeout_s=0.3) as client:
+        with pytest.raises(ServiceError, match="broken has no ready worker") as error:
+            client.segment(PICTURE, [{"text": "a"}])
+        assert error.value.kind is Kind.UNAVAILABLE
+        assert error.value.retry_after_s == 1
+
+
+def test_a_drawing_has_the_mask_where_it_is(url: str) -> None:
+    with Client(url) as client:
+        png = client.segment(PICTURE, [{"text": "a"}], mask_format="png").results[0][0].mask
+    assert png
+    big = Image.new("RGB", (600, 400), "grey")
+    with Image.open(io.BytesIO(base64.b64decode(png["png"]))) as small:
+        mask = encoded(small.resize((600, 400), Image.Resampling.NEAREST), "PNG")
+    segment = Segment(
+        0.9, (20, 200, 290, 390), 1, "a", {"format": "png", "png": base64.b64encode(mask).decode()}
+    )
+    drawn = draw(encoded(big, "PNG"), Answer("demo", "", 600, 400, ((segment,),), {}, {}))
+    assert drawn.size == (600, 400)
+    grey = big.getpixel((0, 0))
+    assert drawn.getpixel((150, 100)) != grey, "inside the mask"
+    assert drawn.getpixel((450, 100)) == grey, "outside the mask"
+    assert drawn.getpixel((301, 100)) not in (grey, drawn.getpixel((150, 100))), "the outline"
+    assert drawn.getpixel((100, 200)) != drawn.getpixel((150, 100)), "the box"
+
+
+def test_a_drawing_follows_the_pictures_orientation() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.new("RGB", (80, 40), "white"), exif=exif.tobytes())
+    assert draw(turned, Answer("demo", "", 40, 80, ((),), {}, {})).size == (40, 80)

@@ -1,0 +1,69 @@
+"""Worker processes that die, stop and lose their supervisor. The processes are real, the workers fakes."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.gateway.serve_fakes import Served
+
+BODY: dict[str, Any] = {"image": {"base64": "YQ=="}, "prompts": [{"text": "truck"}]}
+
+
+Start = Callable[..., Served]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a supervisor: `start("2", "demo")` has two workers of demo."""
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(Served(tmp_path / "log", *arguments))
+
+
+def test_a_worker_that_is_killed_is_started_again(start: Start) -> None:
+    served = start("1", "demo")
+    served.wait_for("demo is ready")
+    (killed,) = served.workers()
+    killed.kill()
+    served.wait_for("worker demo was killed by SIGKILL; starting it again in 0.2 s")
+    assert httpx.post(f"{served.url}/v1/segment", json=BODY, timeout=60).status_code == 200
+    (restarted,) = served.workers()
+    assert restarted.pid != killed.pid
+
+
+def test_a_worker_that_cannot_start_is_tried_less_and_less(start: Start) -> None:
+    served = start("1", "broken")
+    for delay in ("0.2", "0.4", "0.8"):
+        served.wait_for(f"worker broken exited with code 3; starting it again in {delay} s")
+    answer = httpx.get(f"{served.url}/readyz", params={"variant": "broken"})
+    assert (answer.status_code, answer.json()["variants"]["broken"]["workers_ready"]) == (503, 0)
+    assert httpx.get(f"{served.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_and_leaves_nothing(start: Start, number: signal.Signals) -> None:
+    served = start("2", "demo", "other")
+    served.wait_for("Try: curl")
+    workers, folder = served.workers(), served.folder()
+    assert len(workers) == 4
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.iterdir())) == 4
+    served.process.send_signal(number)
+    assert served.process.wait(30) == 0
+    assert not any(worker.is_running() for worker in workers)
+    assert not folder.exists()
+    assert "Traceback" not in served.log.read_text()
+
+
+def test_workers_do_not_outlive_a_killed_supervisor(start: Start) -> None:
+    served = start("2", "demo")
+    served.wait_for("demo is ready")
+    workers = served.workers()
+    served.process.kill()
+    gone, alive = psutil.wait_procs(workers, timeout=30)
+    assert (len(gone), alive) == (2, [])
