@@ -1,0 +1,192 @@
+"""Image bytes of every kind, sound and unsound, through the one door."""
+
+import hashlib
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.config import Limits
+from service.errors import Kind, ServiceError
+from service.worker.image import decode
+from tests.worker.conftest import blank, picture
+
+LIMITS = Limits(max_image_pixels=1_000_000, max_image_side=5_000)
+SIDE = 24
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def saved(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def corners() -> Image.Image:
+    """48 x 24: red at the top left, green at the top right, blue at the bottom left, black elsewhere."""
+    image = Image.new("RGB", (48, 24))
+    for colour, place in ((RED, (0, 0)), (GREEN, (36, 0)), (BLUE, (0, 16))):
+        image.paste(colour, (*place, place[0] + 12, place[1] + 8))
+    return image
+
+
+def decoded(data: bytes) -> np.ndarray[Any, Any]:
+    return decode(data, LIMITS, SIDE).pixels
+
+
+def refused(data: bytes, limits: Limits = LIMITS) -> ServiceError:
+    with pytest.raises(ServiceError) as error:
+        decode(data, limits, SIDE)
+    return error.value
+
+
+def test_a_picture_has_its_size_its_digest_and_stretched_pixels() -> None:
+    data = saved(corners())
+    result = decode(data, LIMITS, SIDE)
+    assert (result.width, result.height) == (48, 24)
+    assert result.id == f"sha256:{hashlib.sha256(data).hexdigest()}"
+    assert (result.pixels.shape, result.pixels.dtype) == ((SIDE, SIDE, 3), np.uint8)
+    assert tuple(result.pixels[0, 0]) == RED
+    assert tuple(result.pixels[0, -1]) == GREEN
+    assert tuple(result.pixels[-1, 0]) == BLUE
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
+def test_every_format_is_read(file_format: str) -> None:
+    image = Image.linear_gradient("L").convert("RGB")
+    pixels = decoded(saved(image, file_format))
+    expected = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR), int)
+    assert np.abs(pixels - expected).max() <= 6
+
+
+def test_shrinking_is_antialiased() -> None:
+    stripes = np.zeros((240, 240), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.abs(decoded(saved(Image.fromarray(stripes))).astype(int) - 127).max() < 30
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_every_colour_mode_becomes_the_same_rgb(mode: str) -> None:
+    half = np.zeros((SIDE, SIDE), np.uint8)
+    half[:, SIDE // 2 :] = 255
+    grey = Image.fromarray(half)
+    image = Image.fromarray(half.astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    assert image.mode == mode
+    file_format = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
+    pixels = decoded(saved(image, file_format))
+    assert np.abs(pixels.astype(int) - half[..., np.newaxis]).max() <= 1
+
+
+def test_transparency_is_dropped_and_not_composed() -> None:
+    image = Image.new("RGBA", (30, 30), (200, 100, 50, 0))
+    assert set(map(tuple, decoded(saved(image)).reshape(-1, 3))) == {(200, 100, 50)}
+    palette = Image.new("P", (30, 30), 3)
+    palette.putpalette([*range(9), 200, 100, 50])
+    seen = decoded(saved(palette, transparency=bytes([255, 255, 255, 0])))
+    assert set(map(tuple, seen.reshape(-1, 3))) == {(200, 100, 50)}
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 0), (257, 1), (30_000, 117), (65_535, 255)])
+def test_sixteen_bits_of_grey_are_scaled_to_eight(level: int, expected: int) -> None:
+    for file_format in ("PNG", "TIFF"):
+        image = Image.fromarray(np.full((30, 30), level, np.uint16))
+        assert np.unique(decoded(saved(image, file_format))).tolist() == [expected]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_seen_upright(orientation: int) -> None:
+    # What a camera of that orientation would have stored, so that the upright picture is `corners()`.
+    back = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = corners() if back is None else corners().transpose(back)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    result = decode(saved(stored, exif=exif.tobytes()), LIMITS, SIDE)
+    assert (result.width, result.height) == (48, 24)
+    assert tuple(result.pixels[0, 0]) == RED
+    assert tuple(result.pixels[0, -1]) == GREEN
+    assert tuple(result.pixels[-1, 0]) == BLUE
+
+
+def test_an_unreadable_exif_block_costs_nothing() -> None:
+    data = saved(corners(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff broken")
+    assert decode(data, LIMITS, SIDE).width == 48
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.new("RGB", (30, 30), colour) for colour in (RED, GREEN)]
+    for file_format in ("GIF", "WEBP", "TIFF"):
+        data = saved(frames[0], file_format, save_all=True, append_images=frames[1:])
+        red, green, _ = decoded(data).reshape(-1, 3).mean(axis=0)
+        assert red > 250 and green < 5
+
+
+def test_limits_are_judged_by_the_header_alone() -> None:
+    error = refused(blank(12_000, 12_000), Limits(max_image_pixels=100_000_000))
+    assert error.kind == Kind.PAYLOAD_TOO_LARGE
+    assert "12,000 x 12,000" in error.detail and "100,000,000" in error.detail
+    # A header with no pixels behind it: nothing could be decoded.
+    header = struct.pack(">IIBBBBB", 400_000, 400_000, 8, 2, 0, 0, 0)
+    chunks = b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in ((b"IHDR", header), (b"IDAT", b""))
+    )
+    assert refused(b"\x89PNG\r\n\x1a\n" + chunks).kind == Kind.PAYLOAD_TOO_LARGE
+
+
+def test_a_side_has_a_limit_of_its_own() -> None:
+    error = refused(blank(5_001, 2))
+    assert error.kind == Kind.PAYLOAD_TOO_LARGE
+    assert "5,001 x 2" in error.detail and "5,000" in error.detail
+    assert decode(blank(5_000, 2), LIMITS, SIDE).width == 5_000
+
+
+def _bmp() -> bytes:
+    return saved(corners(), "BMP")
+
+
+DAMAGED = {
+    "nothing": b"\0",
+    "text": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "a format not taken": _bmp(),
+    "half a JPEG": picture(300, 200, "JPEG")[:900],
+    "half a PNG": picture(300, 200)[:300],
+    "half a WebP": picture(300, 200, "WEBP")[:200],
+    "half a TIFF": picture(300, 200, "TIFF")[:20_000],
+    "a PNG with a wrong byte": picture(300, 200)[:200] + b"\xff" + picture(300, 200)[201:],
+    "floating-point pixels": saved(Image.new("F", (30, 30)), "TIFF"),
+    "32 bits of grey": saved(Image.fromarray(np.full((9, 9), 70_000, np.int32)), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_cannot_be_read_is_unsupported(name: str) -> None:
+    error = refused(DAMAGED[name])
+    assert error.kind == Kind.UNSUPPORTED_IMAGE
+    assert error.detail.startswith("image ")
+
+
+def test_random_damage_is_refused_or_decoded_and_never_anything_else() -> None:
+    random = np.random.default_rng(7)
+    for file_format in ("JPEG", "PNG", "WEBP", "TIFF", "GIF"):
+        whole = picture(120, 90, file_format)
+        for _ in range(60):
+            data = bytearray(whole)
+            for place in random.integers(0, len(data), 4):
+                data[place] = random.integers(256)
+            try:
+                assert decode(bytes(data), LIMITS, SIDE).pixels.shape == (SIDE, SIDE, 3)
+            except ServiceError as error:
+                assert error.kind in (Kind.UNSUPPORTED_IMAGE, Kind.PAYLOAD_TOO_LARGE)
