@@ -68,7 +68,7 @@ def serve(
     for variant in chosen:
         if cli_variants.manifest_of(settings.store, variant).synthetic:
             _say(f"{variant} has SYNTHETIC weights: true cost, but it finds nothing meaningful.")
-    command = supervisor.worker_command(settings)
+    command = supervisor.worker_command(settings, workers_per_variant * len(chosen))
     _run(supervisor.serve(settings, chosen, workers_per_variant, command, describe, _say))
 
 

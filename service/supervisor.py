@@ -116,15 +116,20 @@ async def serve(
             os.close(ours)
 
 
-def worker_command(settings: ServeSettings) -> Command:
-    """The command line of our own workers. Settings without an option reach them by the environment."""
+def worker_command(settings: ServeSettings, workers: int) -> Command:
+    """The command line of our own workers, of which there are `workers` in all.
+
+    Unless `settings.threads` says otherwise they share the processor's cores. Settings without an option
+    reach them by the environment.
+    """
+    threads = settings.threads or (max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0)
 
     def command(variant: str, address: str, parent_fd: int) -> list[str]:
         return [
             *(sys.executable, "-m", "service.cli", "worker", variant),
             *("--listen", address, "--parent-fd", str(parent_fd), "--store", str(settings.store)),
             *("--engine", settings.engine, "--precision", settings.precision),
-            *("--threads", str(settings.threads)),
+            *("--threads", str(threads)),
         ]
 
     return command

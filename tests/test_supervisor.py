@@ -1,6 +1,8 @@
 """Worker processes that die, stop and lose their supervisor. The processes are real, the workers fakes."""
 
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +24,9 @@ Start = Callable[..., Served]
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start a supervisor: `start("2", "demo")` has two workers of demo."""
     with ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(Served(tmp_path / "log", *arguments))
+        yield lambda *arguments, **environment: stack.enter_context(
+            Served(tmp_path / "log", *arguments, **environment)
+        )
 
 
 def test_a_worker_that_is_killed_is_started_again(start: Start) -> None:
@@ -67,3 +71,60 @@ def test_workers_do_not_outlive_a_killed_supervisor(start: Start) -> None:
     served.process.kill()
     gone, alive = psutil.wait_procs(workers, timeout=30)
     assert (len(gone), alive) == (2, [])
+
+
+def _asking_forever(served: Served) -> tuple[threading.Thread, list[httpx.Response | httpx.TransportError]]:
+    """A request that its worker never answers, under way."""
+    ended: list[httpx.Response | httpx.TransportError] = []
+    url = served.url
+
+    def ask() -> None:
+        try:
+            ended.append(
+                httpx.post(f"{url}/v1/segment", json={**BODY, "prompts": [{"text": "forever"}]}, timeout=60)
+            )
+        except httpx.TransportError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while 'inflight_requests{variant="demo"} 1.0' not in httpx.get(f"{url}/metrics").text:
+        time.sleep(0.02)
+    return thread, ended
+
+
+def test_a_second_signal_does_not_wait_for_requests(start: Start) -> None:
+    served = start("1", "demo")
+    served.wait_for("demo is ready")
+    thread, ended = _asking_forever(served)
+    served.process.terminate()
+    served.wait_for("A second signal stops at once")
+    served.process.terminate()
+    assert served.process.wait(20) == 0
+    thread.join()
+    assert len(ended) == 1
+    assert "Traceback" not in served.log.read_text()
+
+
+def test_what_does_not_finish_in_time_is_cut_off(start: Start) -> None:
+    served = start("1", "demo", EFFICIENTSAM3_DRAIN_S="1")
+    served.wait_for("demo is ready")
+    thread, ended = _asking_forever(served)
+    served.process.terminate()
+    assert served.process.wait(20) == 0
+    thread.join()
+    (answer,) = ended
+    assert isinstance(answer, httpx.Response)
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/unavailable")
+    assert "stopped" in answer.json()["detail"]
+    assert "Traceback" not in served.log.read_text()
+
+
+def test_a_worker_that_ignores_sigterm_is_killed(start: Start) -> None:
+    served = start("1", "stubborn", EFFICIENTSAM3_DRAIN_S="0.5")
+    served.wait_for("stubborn is ready")
+    (worker,) = served.workers()
+    served.process.terminate()
+    assert served.process.wait(20) == 0
+    served.wait_for("worker stubborn did not stop within 0.5 s and is killed")
+    assert not worker.is_running()

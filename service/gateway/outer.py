@@ -49,6 +49,10 @@ class Outer:
             await self._app(scope, bounded, reply)
         except ServiceError as error:
             await self._refuse(call, error, scope, receive, reply)
+        except asyncio.CancelledError:
+            # Only a server that stops cancels a request, and the request's task ends with this answer.
+            stopped = ServiceError(Kind.UNAVAILABLE, "The gateway stopped before the answer was ready.")
+            await self._refuse(call, stopped, scope, receive, reply)
         except ClientDisconnect:
             call.kind = "cancelled"
         except Exception:

@@ -94,6 +94,8 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
             raise
         if self.failure:
             raise self.failure
+        if request.prompts[0].text == "forever":
+            await asyncio.Event().wait()
         return self._answer(request)
 
     async def GetVariant(
@@ -138,6 +140,8 @@ async def main(variant: str, address: str, parent_fd: int) -> None:
     loop.add_signal_handler(signal.SIGTERM, done.set)
     worker = FakeWorker(variant, address)
     await worker.start()
+    if variant == "stubborn":
+        done = asyncio.Event()
 
     def watch_parent() -> None:
         os.read(parent_fd, 1)

@@ -1,6 +1,7 @@
 """`efficientsam3 serve` with fake workers: `python -m tests.gateway.serve_fakes 2 demo`."""
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -20,11 +21,13 @@ from service.telemetry import configure_logging
 class Served:
     """A supervisor in a process of its own."""
 
-    def __init__(self, log: Path, *arguments: str) -> None:
+    def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
         self.log = log
         command = [sys.executable, "-m", "tests.gateway.serve_fakes", *arguments]
+        # A killed supervisor leaves the folder of its sockets behind.
+        variables = {**os.environ, "TMPDIR": str(log.parent), **environment}
         with log.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+            self.process = subprocess.Popen(command, env=variables, stdout=output, stderr=output)
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Return when the log has the pattern."""
@@ -66,7 +69,7 @@ def command(variant: str, address: str, parent_fd: int) -> Sequence[str]:
 
 def main(per_variant: int, variants: list[str]) -> None:
     configure_logging()
-    settings = ServeSettings(http_port=0, grpc_port=0, probe_interval_s=0.05, drain_s=10)
+    settings = ServeSettings(http_port=0, grpc_port=0, probe_interval_s=0.05)
     say = lambda line: print(line, flush=True)  # noqa: E731
     asyncio.run(serve(settings, variants, per_variant, command, describe, say))
 
