@@ -97,6 +97,6 @@ def configure_logging(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # They repeat what our own lines say.
-    for name in ("uvicorn.error", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # They repeat what our own lines and answers say.
+    for name in ("uvicorn.error", "httpx", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -37,6 +37,8 @@ _MASK_FORMATS = {
     "polygon": pb.MASK_FORMAT_POLYGON,
     "none": pb.MASK_FORMAT_NONE,
 }
+# What pydantic puts into the path of a mask, to say which of the four it took it for.
+_MASK_TAGS = frozenset({"rle", "png", "polygon", "logits"})
 _ERRORS_SHOWN = 3
 
 
@@ -110,7 +112,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
     for step in loc:
         if isinstance(step, int):
             path += f"[{step}]"
-        elif before != "mask" or step not in _MASK_FORMATS | {"logits": 0}:
+        elif before != "mask" or step not in _MASK_TAGS:
             path += f".{step[:100]}"
         before = step
     return f"{path.lstrip('.')}: " if path else ""
