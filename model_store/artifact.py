@@ -6,16 +6,22 @@ An artefact is a folder `<store>/<variant>/` that holds `manifest.json`, one `<g
 
 import hashlib
 import json
+import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
 
 
-class ArtifactError(Exception):
+class StoreError(Exception):
+    """An expected failure of the model store. The message is for whoever gave the command."""
+
+
+class ArtifactError(StoreError):
     """The folder is not a whole, readable artefact; the message says which file and what is wrong."""
 
 
@@ -79,4 +85,122 @@ class Manifest:
     graphs: Mapping[str, Graph]
     # Other files of the artefact by name: sha256.
     files: Mapping[str, str] = field(default_factory=dict)
+    # Ids that are not the tokenizer's business: "start" and "end" of a text, and "padding" after it.
+    tokens: Mapping[str, int] = field(default_factory=lambda: {"start": 49406, "end": 49407, "padding": 0})
     schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An artefact on disk whose files are those its manifest names."""
+
+    folder: Path
+    manifest: Manifest
+    # sha256 of manifest.json, which holds that of every other file: two artefacts with the same digest are
+    # the same to the last bit.
+    digest: str
+
+    def path(self, graph: str) -> Path:
+        """The ONNX file of a graph."""
+        return self.folder / self.manifest.graphs[graph].file
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Writes manifest.json into the folder where the files it names already are."""
+    text = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of the artefact in the folder. Looks at no other file.
+
+    Raises:
+        ArtifactError: there is no manifest, or it is not one of this schema.
+    """
+    return _parse(folder / MANIFEST)[0]
+
+
+def load(folder: Path) -> Artifact:
+    """The artefact in the folder, every file of it compared with the manifest.
+
+    Raises:
+        ArtifactError: the manifest cannot be read, or a file is missing or not the one it names.
+    """
+    manifest, digest = _parse(folder / MANIFEST)
+    artifact = Artifact(folder, manifest, digest)
+    verify(artifact)
+    return artifact
+
+
+def verify(artifact: Artifact) -> None:
+    """Compares every file of the artefact with its manifest.
+
+    Raises:
+        ArtifactError: a file is missing or not the one the manifest names.
+    """
+    graphs = {graph.file: graph.sha256 for graph in artifact.manifest.graphs.values()}
+    for name, expected in (graphs | dict(artifact.manifest.files)).items():
+        path = artifact.folder / name
+        if Path(name).name != name:
+            raise ArtifactError(f"{artifact.folder / MANIFEST} names {name!r}, which is no plain file name")
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing")
+        if sha256_of(path) != expected:
+            raise ArtifactError(f"{path} is not the file its manifest names: its sha256 differs")
+
+
+def _parse(path: Path) -> tuple[Manifest, str]:
+    """The manifest, and the sha256 of its bytes."""
+    try:
+        content = path.read_bytes()
+        value = json.loads(content)
+    except FileNotFoundError:
+        raise ArtifactError(f"there is no {path}") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        found = value.get("schema") if isinstance(value, dict) else None
+        raise ArtifactError(f"{path} is of schema {found!r}; this version reads schema {SCHEMA}")
+    try:
+        manifest: Manifest = _convert(Manifest, value, "")
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """The JSON value as `kind`. Raises ValueError that names the place where it does not fit."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _convert_record(kind, value, where)
+    if origin is types.UnionType and type(value) in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where.lstrip('.')} is {value!r:.60}, not {kind}")
+    return value
+
+
+def _convert_record(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where.lstrip('.') or 'the manifest'} is not an object")
+    hints, names = get_type_hints(kind), {entry.name for entry in fields(kind)}
+    wrong = sorted(names ^ value.keys())
+    if wrong:
+        missing = [name for name in wrong if name in names]
+        fault = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(wrong)}"
+        raise ValueError(f"{where.lstrip('.') or 'the manifest'}: {fault}")
+    return kind(**{name: _convert(hints[name], value[name], f"{where}.{name}") for name in names})

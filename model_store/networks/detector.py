@@ -153,16 +153,12 @@ class MaskHead(nn.Module):
         self.instances = nn.Conv2d(sizes.width, sizes.width, 1)
         self.queries = sam3.Sam3LiteTextMaskEmbedder(config)
 
-    def embed_pixels(
-        self, encoded: Tensor, prompt: Tensor, prompt_valid: Tensor, features_x2: Tensor, features_x4: Tensor
-    ) -> Tensor:
-        """-> (B, D, 4g, 4g) float32, before the instance projection."""
+    def attend(self, encoded: Tensor, prompt: Tensor, prompt_valid: Tensor) -> Tensor:
+        """The encoded map after one more look at the prompt: (B, D, g, g) float32."""
         flat = encoded.flatten(2).transpose(1, 2)
         mask = prompt_valid[:, None, None, :]
         flat = flat + self.prompt_attention(self.prompt_norm(flat), prompt, prompt, mask)[0]
-        attended = flat.transpose(1, 2).unflatten(2, encoded.shape[-2:])
-        embedded: Tensor = self.pixels([features_x4, features_x2, attended])
-        return embedded
+        return flat.transpose(1, 2).unflatten(2, encoded.shape[-2:])
 
     def forward(
         self,
@@ -174,5 +170,6 @@ class MaskHead(nn.Module):
         queries: Tensor,
     ) -> Tensor:
         """-> (B, Q, 4g, 4g) float32 logits."""
-        pixels = self.instances(self.embed_pixels(encoded, prompt, prompt_valid, features_x2, features_x4))
+        attended = self.attend(encoded, prompt, prompt_valid)
+        pixels = self.instances(self.pixels([features_x4, features_x2, attended]))
         return torch.einsum("bqd,bdhw->bqhw", self.queries(queries), pixels)

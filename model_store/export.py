@@ -1,0 +1,146 @@
+"""A student -> its graphs as ONNX, each compared with the torch module it was made from."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from model_store import sample
+from model_store.artifact import Graph, StoreError, Tensor, sha256_of
+from model_store.networks.graphs import GraphSpec, graphs
+from model_store.networks.roi import translations
+from model_store.networks.student import Student
+
+_OPSET = 20
+# Sizes given to the dynamic axes while tracing: unlike one another and unlike 0 and 1, which the exporter
+# would take for constants.
+_TRACED = {"N": 2, "B": 3, "K": 4, "P": 21, "Q": 5}
+
+Report = Callable[[str, float], None]
+Arrays = dict[str, NDArray[Any]]
+
+
+class ExportError(StoreError):
+    """A graph could not be exported, or does not agree with its torch module."""
+
+
+def export(student: Student, folder: Path, report: Report) -> dict[str, Graph]:
+    """Writes `<graph>.onnx` for every graph of the student into the folder.
+
+    Each is run by onnxruntime on what the sample picture and text give it, and compared with torch.
+
+    Args:
+        report: called with ("export <graph>" or "check <graph>", fraction 0..1).
+
+    Raises:
+        ExportError: a graph differs from its module by more than its bound.
+    """
+    values = _sample_inputs(student)
+    made: dict[str, Graph] = {}
+    for spec in graphs(student.sizes):
+        report(f"export {spec.name}", 0.0)
+        path = folder / f"{spec.name}.onnx"
+        write_graph(spec, spec.folded(student), path)
+        report(f"export {spec.name}", 1.0)
+        report(f"check {spec.name}", 0.0)
+        difference = _compare(spec, student, path, values)
+        report(f"check {spec.name}", 1.0)
+        made[spec.name] = Graph(
+            file=path.name,
+            sha256=sha256_of(path),
+            bytes=path.stat().st_size,
+            inputs=spec.inputs,
+            outputs=spec.outputs,
+            difference=difference,
+            bound={output.name: spec.bound for output in spec.outputs},
+        )
+    return made
+
+
+def write_graph(spec: GraphSpec, module: nn.Module, path: Path) -> None:
+    """Exports the module as the graph that `spec` describes."""
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            tuple(_traced(tensor) for tensor in spec.inputs),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            dynamic_shapes=tuple(_dynamic(tensor) for tensor in spec.inputs),
+            custom_translation_table=translations(),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path)
+
+
+def _traced(tensor: Tensor) -> torch.Tensor:
+    shape = [axis if isinstance(axis, int) else _TRACED[axis] for axis in tensor.shape]
+    return torch.zeros(shape, dtype=getattr(torch, tensor.dtype))
+
+
+def _dynamic(tensor: Tensor) -> dict[int, Any]:
+    return {i: torch.export.Dim(axis) for i, axis in enumerate(tensor.shape) if isinstance(axis, str)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's notes on how it names axes; its errors are exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _sample_inputs(student: Student) -> Arrays:
+    """What no graph gives: the picture, the text, one exemplar box and one padding box."""
+    return {
+        "pixels": sample.picture(student.sizes.image_size)[None],
+        "tokens": sample.tokens(student.sizes.text.context),
+        "exemplar_boxes": np.array([[[0.44, 0.42, 0.9, 0.8], [0, 0, 0, 0]]], dtype=np.float32),
+        "exemplar_labels": np.array([[1, -10]], dtype=np.int32),
+    }
+
+
+def _compare(spec: GraphSpec, student: Student, path: Path, values: Arrays) -> Mapping[str, float]:
+    """Largest absolute difference per output. Adds torch's outputs to `values` for the graphs that follow."""
+    names = [tensor.name for tensor in spec.outputs]
+    feeds = {tensor.name: values[tensor.name] for tensor in spec.inputs}
+    expected = run_torch(spec.reference(student), list(feeds.values()))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(names, feeds)
+    difference = {name: _largest(a, b) for name, a, b in zip(names, expected, found, strict=True)}
+    values.update(zip(names, expected, strict=True))
+    beyond = {name: value for name, value in difference.items() if not value <= spec.bound}
+    if beyond:
+        listed = ", ".join(f"{name} by {value:.1e}" for name, value in beyond.items())
+        raise ExportError(f"the graph {spec.name} differs from its module: {listed}; bound {spec.bound:.0e}")
+    return difference
+
+
+def run_torch(module: nn.Module, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """The module's outputs on these inputs, as arrays."""
+    with torch.inference_mode():
+        outputs = module(*(torch.from_numpy(array) for array in inputs))
+    return [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+def _largest(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    if expected.dtype == np.bool_:
+        return float((expected != found).max())
+    return float(np.abs(expected.astype(np.float64) - found).max())

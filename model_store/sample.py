@@ -1,0 +1,44 @@
+"""A picture and texts to try a student on, made from numbers alone."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def picture(side: int) -> NDArray[np.uint8]:
+    """A scene of sky, ground, a house and a truck-like thing: (side, side, 3) uint8 RGB, always the same."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float64) / side
+    noise = np.random.Generator(np.random.PCG64(7)).random((side, side, 1))
+    scene = np.stack((0.45 + 0.3 * y, 0.6 + 0.2 * y, 0.9 - 0.2 * y), axis=-1)
+    scene[y > 0.62] = (0.42, 0.40, 0.36)
+    scene += 0.05 * np.sin(40 * x + 9 * y)[..., None] * (y > 0.62)[..., None]
+    _box(scene, x, y, (0.08, 0.30, 0.34, 0.66), (0.65, 0.35, 0.25))
+    _box(scene, x, y, (0.15, 0.40, 0.21, 0.50), (0.20, 0.25, 0.30))
+    _box(scene, x, y, (0.44, 0.42, 0.76, 0.74), (0.85, 0.85, 0.80))
+    _box(scene, x, y, (0.76, 0.52, 0.90, 0.74), (0.75, 0.10, 0.10))
+    _box(scene, x, y, (0.79, 0.55, 0.87, 0.62), (0.55, 0.75, 0.85))
+    for centre in (0.53, 0.83):
+        scene[(x - centre) ** 2 + (y - 0.75) ** 2 < 0.045**2] = (0.08, 0.08, 0.09)
+    scene[(x - 0.2) ** 2 + (y - 0.13) ** 2 < 0.06**2] = (0.98, 0.90, 0.55)
+    return (255 * np.clip(scene + 0.06 * (noise - 0.5), 0, 1)).round().astype(np.uint8)
+
+
+def _box(
+    scene: NDArray[np.float64],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    box: tuple[float, float, float, float],
+    colour: tuple[float, float, float],
+) -> None:
+    left, top, right, bottom = box
+    scene[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = colour
+
+
+# Ids of "truck" in CLIP's vocabulary, and of the marks around a text.
+_START, _TRUCK, _END = 49_406, 4_629, 49_407
+
+
+def tokens(context: int) -> NDArray[np.int32]:
+    """The text "truck" as (1, context) int32."""
+    ids = np.zeros((1, context), dtype=np.int32)
+    ids[0, :3] = (_START, _TRUCK, _END)
+    return ids
