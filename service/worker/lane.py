@@ -67,6 +67,11 @@ class Lane:
             ticket.abandon()
             raise
 
+    async def idle(self) -> None:
+        """Return when nothing runs and nothing waits."""
+        while pending := list(self._pending):
+            await asyncio.gather(*map(asyncio.wrap_future, pending), return_exceptions=True)
+
     def close(self) -> None:
         """Drop what waits, and return when what runs has ended."""
         self._executor.shutdown(wait=True, cancel_futures=True)

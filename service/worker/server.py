@@ -29,6 +29,7 @@ SERVICES = tuple(
     for module, name in ((pb, "Segmentation"), (variants_pb2, "Variants"))
 )
 TOKENIZER = "tokenizer.json"
+_LAST_ANSWERS_S = 1.0
 
 _LOG = logging.getLogger(__name__)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -119,7 +120,13 @@ class Worker:
     async def drain(self) -> None:
         """NOT_SERVING, no new calls, `drain_s` for those that are here; then everything is closed."""
         await self.health.enter_graceful_shutdown()
-        await self.server.stop(self.drain_s)
+        stopping = asyncio.ensure_future(self.server.stop(self.drain_s))
+        idle = asyncio.ensure_future(self.lane.idle())
+        await asyncio.wait({stopping, idle}, return_when="FIRST_COMPLETED")
+        idle.cancel()
+        # Whoever watches our health never hangs up: the last answers get a moment to leave, no more.
+        await self.server.stop(min(_LAST_ANSWERS_S, self.drain_s))
+        await stopping
         self.lane.close()
 
     async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:

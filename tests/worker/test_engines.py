@@ -1,5 +1,7 @@
 """Both engines on small graphs: names, dynamic axes, real f32, and what is refused at start."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,15 @@ def test_what_an_engine_cannot_honour_is_refused_by_name(
 ) -> None:
     with pytest.raises(EngineError, match=words):
         open_engine(graphs, WorkerSettings(threads=1, **settings))
+
+
+def test_openvino_is_imported_without_its_usage_reports() -> None:
+    program = (
+        "import sys, service.worker.engines.openvino as engine; "
+        "assert engine.OpenVinoEngine and sys.modules['openvino_telemetry'] is None; "
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @both

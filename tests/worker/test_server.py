@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,13 +108,24 @@ def test_a_worker_loads_serves_and_stops_when_its_parent_is_gone(store: Path, en
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_a_worker(store: Path, number: signal.Signals) -> None:
+    settings = _settings(store, engine="onnxruntime")
+    program = (
+        "import asyncio; from service.config import WorkerSettings; from service.worker import server; "
+        f"settings = WorkerSettings.model_validate_json({settings.model_dump_json()!r}); "
+        "asyncio.run(server.run_worker(settings, 'tiny'))"
+    )
+
     async def scenario() -> None:
-        settings = _settings(store, engine="onnxruntime")
-        worker = asyncio.create_task(run_worker(settings, "tiny"))
-        async with grpc.aio.insecure_channel(settings.listen) as channel:
-            await _until_serving(channel)
-            os.kill(os.getpid(), number)
-            await worker
+        worker = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+        try:
+            async with grpc.aio.insecure_channel(settings.listen) as channel:
+                await _until_serving(channel)
+                worker.send_signal(number)
+                assert await worker.wait() == 0
+        finally:
+            if worker.returncode is None:
+                worker.kill()
+                await worker.wait()
 
     run(scenario())
 
