@@ -89,6 +89,8 @@ class GatewaySettings(Limits):
     """How often a worker that is not ready is asked again."""
     drain_s: NonNegativeFloat = 30.0
     """How long a stopping gateway goes on with the requests it has."""
+    allowed_origins: list[str] = Field(default_factory=list)
+    """Other origins whose pages may send requests: `["https://tool.example"]`."""
     redis_url: str = ""
     """Session store, `redis://host:port/db`; empty: none."""
 

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from service.config import GatewaySettings
@@ -20,14 +22,17 @@ from service.gateway.outer import Outer
 from service.gateway.router import Router
 from service.gateway.schema import PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
 from service.gateway.translate import segment_answer, variant_answer
+from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry, service_version
 
 _T = TypeVar("_T")
 
 
-def make_app(settings: GatewaySettings, router: Router, telemetry: Telemetry) -> FastAPI:
-    """The ASGI application."""
-    app = FastAPI(
+def make_app(
+    settings: GatewaySettings, router: Router, telemetry: Telemetry, store: RedisStore | None
+) -> FastAPI:
+    """The ASGI application. `/docs` brings its own script and style: nothing is asked of another host."""
+    app = FastAPIOffline(
         title="EfficientSAM3",
         version=service_version(),
         summary="A noun phrase in, every instance's mask out.",
@@ -35,9 +40,17 @@ def make_app(settings: GatewaySettings, router: Router, telemetry: Telemetry) ->
         redirect_slashes=False,
     )
     _add_api(app, settings, router)
-    _add_operations(app, router, telemetry)
+    _add_operations(app, router, telemetry, store)
     problems.install(app)
     openapi.install(app)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
     app.add_middleware(Outer, settings=settings, telemetry=telemetry)
     return app
 
@@ -70,7 +83,7 @@ def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
         return _json(variant_answer(router.variant(name)))
 
 
-def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry) -> None:
+def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry, store: RedisStore | None) -> None:
     @app.get("/healthz", summary="The process lives")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -87,6 +100,7 @@ def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry) -> None:
         answer = ReadyOut(
             status="stopping" if router.draining else "waiting" if waiting else "ready",
             default_variant=router.default,
+            session_store=await _state_of(store),
             variants={
                 pool.variant: PoolOut(
                     workers=len(pool.workers),
@@ -101,6 +115,16 @@ def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry) -> None:
     @app.get("/metrics", summary="Prometheus metrics")
     async def metrics() -> Response:
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _state_of(store: RedisStore | None) -> Literal["none", "ready", "unavailable"]:
+    if store is None:
+        return "none"
+    try:
+        await store.ping()
+    except ServiceError:
+        return "unavailable"
+    return "ready"
 
 
 def _json(answer: BaseModel) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -44,6 +45,7 @@ class Outer:
     async def _answer(self, call: Call, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _Reply(call, send)
         try:
+            _check_origin(headers, self._settings.allowed_origins)
             call.deadline += _deadline_ms(headers, self._settings) / 1000
             bounded = _bounded(headers, receive, self._settings.max_body_bytes)
             await self._app(scope, bounded, reply)
@@ -80,6 +82,20 @@ class _Reply:
             self.started = True
             MutableHeaders(scope=message)["X-Request-Id"] = self._call.request_id
         await self._send(message)
+
+
+def _check_origin(headers: Headers, allowed: Sequence[str]) -> None:
+    """Raise ServiceError FORBIDDEN for a page of another origin: a browser sends it without being asked.
+
+    Only the page's own host is compared with ours: a proxy in front may speak another scheme than we do.
+    """
+    origin = headers.get("origin")
+    if origin is None or origin in allowed or origin.partition("://")[2] == headers.get("host"):
+        return
+    detail = (
+        f"Pages of {origin[:200]!r} may not send requests here; EFFICIENTSAM3_ALLOWED_ORIGINS can allow it."
+    )
+    raise ServiceError(Kind.FORBIDDEN, detail)
 
 
 def _deadline_ms(headers: Headers, settings: GatewaySettings) -> int:

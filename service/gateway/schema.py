@@ -277,6 +277,9 @@ class ReadyOut(BaseModel):
 
     status: Literal["ready", "waiting", "stopping"]
     default_variant: str
+    session_store: Literal["none", "ready", "unavailable"] = Field(
+        description="Redis. Images are served without it; none: none is configured"
+    )
     variants: dict[str, PoolOut]
 
 

@@ -14,6 +14,7 @@ from service.config import GatewaySettings
 from service.gateway import grpc_api
 from service.gateway.app import make_app
 from service.gateway.router import Describe, Router
+from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
 
 _BACKLOG = 2048
@@ -60,13 +61,14 @@ class Gateway:
         self.router = router
         self.telemetry = telemetry
         self._settings = settings
+        self._store = RedisStore(settings.redis_url) if settings.redis_url else None
         self._socket = _listen(settings.host, settings.http_port)
         self.http_port: int = self._socket.getsockname()[1]
         self.grpc_port = 0
         self._health = health.aio.HealthServicer()
         self._grpc = grpc_api.make_server(settings, router, telemetry, self._health)
         config = uvicorn.Config(
-            make_app(settings, router, telemetry),
+            make_app(settings, router, telemetry, self._store),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -107,6 +109,8 @@ class Gateway:
         await asyncio.gather(self._grpc.stop(self._settings.drain_s), self._serving)
         hurrying.cancel()
         await self.router.close()
+        if self._store:
+            await self._store.close()
 
     async def _hurry(self, hurry: asyncio.Event) -> None:
         await hurry.wait()

@@ -1,6 +1,7 @@
 """Readiness, variants, metrics, documents, refusals: what surrounds the requests."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.pb.efficientsam3.v1 import variants_pb2, variants_pb2_grpc
 from tests.gateway.conftest import House
+from tests.redis_server import RedisServer
 
 FORBIDDEN = {
     "numpy",
@@ -46,7 +48,12 @@ def test_it_is_ready_as_soon_as_it_admits_and_says_what_is_missing(house: House)
 
 def test_without_variants_it_is_ready_and_says_so(house: House) -> None:
     house.open()
-    assert house.http.get("/readyz").json() == {"status": "ready", "default_variant": "", "variants": {}}
+    assert house.http.get("/readyz").json() == {
+        "status": "ready",
+        "default_variant": "",
+        "session_store": "none",
+        "variants": {},
+    }
     assert house.http.get("/v1/variants").json() == {"variants": []}
     answer = house.http.post("/v1/segment", json={"image": {"base64": "YQ=="}, "prompts": [{"text": "a"}]})
     assert (answer.status_code, answer.json()["type"]) == (404, "/problems/variant_not_found")
@@ -173,3 +180,38 @@ def test_the_gateway_imports_no_model_runtime() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not FORBIDDEN & set(done.stdout.split())
+
+
+def test_a_session_store_that_is_gone_is_told_and_images_are_served_without_it(
+    house: House, redis_server: RedisServer
+) -> None:
+    house.open(redis_url=redis_server.url)
+    assert house.http.get("/readyz").json()["session_store"] == "ready"
+    redis_server.kill()
+    readiness = house.http.get("/readyz")
+    assert (readiness.status_code, readiness.json()["session_store"]) == (200, "unavailable")
+    redis_server.start()
+    assert house.http.get("/readyz").json()["session_store"] == "ready"
+
+
+def test_pages_of_other_origins_are_refused_unless_allowed(house: House) -> None:
+    house.open(allowed_origins=["https://tool.example"])
+    host = house.http.base_url.netloc.decode()
+    for origin, status in (
+        (f"http://{host}", 200),
+        ("https://tool.example", 200),
+        ("https://evil.example", 403),
+    ):
+        answer = house.http.get("/v1/variants", headers={"Origin": origin})
+        assert answer.status_code == status, origin
+    assert answer.json()["type"] == "/problems/forbidden"
+    allowed = house.http.get("/v1/variants", headers={"Origin": "https://tool.example"})
+    assert allowed.headers["access-control-allow-origin"] == "https://tool.example"
+
+
+def test_the_documentation_page_asks_nothing_of_another_host(house: House) -> None:
+    house.open()
+    page = house.http.get("/docs").text
+    addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert len(addresses) >= 2
+    assert all(house.http.get(address).status_code == 200 for address in addresses)
