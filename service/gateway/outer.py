@@ -93,7 +93,7 @@ def _check_origin(headers: Headers, allowed: Sequence[str]) -> None:
     if origin is None or origin in allowed or origin.partition("://")[2] == headers.get("host"):
         return
     detail = (
-        f"Pages of {origin[:200]!r} may not send requests here; EFFICIENTSAM3_ALLOWED_ORIGINS can allow it."
+        f"Pages of {origin[:200]!r} may not send requests here; the setting allowed_origins can allow it."
     )
     raise ServiceError(Kind.FORBIDDEN, detail)
 

@@ -18,7 +18,7 @@ class RedisStore:
     async def ping(self) -> None:
         """Return when the store answers. Raises `store_unavailable` when it does not within the timeout."""
         try:
-            await self._client.execute_command("PING")
+            await self._client.ping()
         except (RedisError, OSError) as error:
             raise ServiceError(
                 Kind.STORE_UNAVAILABLE, f"The session store does not answer: {type(error).__name__}."

@@ -107,9 +107,7 @@ def _as_grpc(image: bytes, request: dict[str, Any]) -> pb.SegmentRequest:
 
 
 @pytest.mark.parametrize("defect", _defects())
-def test_bad_input_is_refused_alike_on_both_and_the_service_goes_on(
-    serving: Serving, defect: str
-) -> None:
+def test_bad_input_is_refused_alike_on_both_and_the_service_goes_on(serving: Serving, defect: str) -> None:
     image, request, status, kind = _defects()[defect]
 
     refused = serving.segment(image, request)
