@@ -34,7 +34,7 @@ def manifest_of(store: Path, variant: str) -> "Manifest":
 
 @app.command("list")
 def list_variants(store: Store = None) -> None:
-    """Every variant there is."""
+    """Every variant there is, and whether it is in the store, could be, or runs in a later version."""
     from rich.console import Console
     from rich.table import Table
 
@@ -42,16 +42,18 @@ def list_variants(store: Store = None) -> None:
     from service.config import StoreSettings
 
     folder = settings_of(StoreSettings, store=store).store
-    table = Table("name", "image encoder", "text encoder", "context", "released", "imported", box=None)
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for column in ("name", "image encoder", "text encoder", "tokens", "released", "here"):
+        table.add_column(column, no_wrap=True)
     for variant in registry.variants().values():
-        imported = "yes" if (folder / variant.name / artifact.MANIFEST).is_file() else "-"
+        in_store = (folder / variant.name / artifact.MANIFEST).is_file()
         table.add_row(
             variant.name,
             variant.image_encoder,
             variant.text_encoder,
             str(variant.context_length),
             "yes" if variant.released else "no",
-            imported,
+            "in store" if in_store else "runs" if variant.runnable else "not yet",
         )
     Console().print(table)
 
@@ -104,11 +106,19 @@ def import_variant(
 
 
 @app.command()
-def synthesize(name: Name, store: Store = None) -> None:
+def synthesize(
+    name: Name,
+    store: Store = None,
+    if_missing: Annotated[bool, typer.Option("--if-missing", help="Keep the artefact there is.")] = False,
+) -> None:
     """Make an artefact from synthetic weights: true cost, meaningless answers. For load tests."""
+    from model_store import artifact
     from service.config import StoreSettings
 
     folder = settings_of(StoreSettings, store=store).store
+    if if_missing and (folder / name / artifact.MANIFEST).is_file():
+        typer.echo(f"{name} is in {folder / name} already.")
+        return
     importing = need("model_store.importing", "import")
     with _progress() as report:
         made = importing.synthesize(name, folder, report)
