@@ -42,7 +42,7 @@ def list_variants(store: Store = None) -> None:
     from service.config import StoreSettings
 
     folder = settings_of(StoreSettings, store=store).store
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
     for column in ("name", "image encoder", "text encoder", "tokens", "released", "here"):
         table.add_column(column, no_wrap=True)
     for variant in registry.variants().values():
