@@ -1,6 +1,5 @@
 """Making artefacts: from a released checkpoint, or from weights of our own recipe."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -135,9 +134,9 @@ def _staged(store: Path, name: str) -> Iterator[Path]:
         made.mkdir()
         yield made
         if (store / name).exists():
-            os.replace(store / name, old)
+            (store / name).replace(old)
         try:
-            os.replace(made, store / name)
+            made.replace(store / name)
         except OSError:
             if old.exists():
                 shutil.move(old, store / name)

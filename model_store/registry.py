@@ -54,7 +54,7 @@ def _row(name: str, fields: dict[str, Any], networks: dict[str, list[str]]) -> V
         and fields["text_encoder"] in networks["text_encoders"]
         and fields["memory"] in networks["memories"]
     )
-    lists = {key: tuple(fields.pop(key, ())) for key in ("aliases", "prompts")}
+    lists: dict[str, Any] = {key: tuple(fields.pop(key, ())) for key in ("aliases", "prompts")}
     return Variant(name=name, file=fields.pop("file", ""), runnable=runnable, **lists, **fields)
 
 

@@ -1,5 +1,9 @@
 """The concept detector: features, text and exemplars to scores, boxes and queries, and those to masks."""
 
+# mypy: allow-untyped-calls
+
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import Sam3LiteTextConfig
@@ -37,7 +41,7 @@ def sine_positions(sizes: Sizes) -> Tensor:
     return table.contiguous()
 
 
-class GeometryEncoder(sam3.Sam3LiteTextGeometryEncoder):  # type: ignore[misc]
+class GeometryEncoder(sam3.Sam3LiteTextGeometryEncoder):
     """Exemplar boxes to prompt tokens, and the class token that stands in every prompt.
 
     Differs from its parent in form, not in numbers: the class token comes last whatever is padding (tokens
@@ -56,7 +60,7 @@ class GeometryEncoder(sam3.Sam3LiteTextGeometryEncoder):  # type: ignore[misc]
         encoded: Tensor = self.label_embed((labels == 1).long()) + tokens.reshape(batch, count, -1)
         return encoded
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, boxes: Tensor, labels: Tensor, features: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor]:
         """-> tokens (B, K + 1, D) float32, valid (B, K + 1) bool. `positions` is (1, g * g, D)."""
@@ -72,8 +76,10 @@ class GeometryEncoder(sam3.Sam3LiteTextGeometryEncoder):  # type: ignore[misc]
         return self.output_layer_norm(tokens), valid
 
 
-class Decoder(sam3.Sam3LiteTextDetrDecoder):  # type: ignore[misc]
+class Decoder(sam3.Sam3LiteTextDetrDecoder):
     """The parent with what it computes from the grid's size made constant, which is what exports."""
+
+    cells: Tensor
 
     def __init__(self, config: Sam3LiteTextDETRDecoderConfig, sizes: Sizes) -> None:
         super().__init__(config)
@@ -89,9 +95,11 @@ class Decoder(sam3.Sam3LiteTextDetrDecoder):  # type: ignore[misc]
 class Detector(nn.Module):
     """Encoder, decoder and scoring."""
 
+    positions: Tensor
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        common = {
+        common: dict[str, Any] = {
             "hidden_size": sizes.width,
             "num_attention_heads": sizes.heads,
             "intermediate_size": sizes.feed_forward,
@@ -158,7 +166,8 @@ class MaskHead(nn.Module):
         flat = encoded.flatten(2).transpose(1, 2)
         mask = prompt_valid[:, None, None, :]
         flat = flat + self.prompt_attention(self.prompt_norm(flat), prompt, prompt, mask)[0]
-        return flat.transpose(1, 2).unflatten(2, encoded.shape[-2:])
+        attended: Tensor = flat.transpose(1, 2).unflatten(2, encoded.shape[-2:])
+        return attended
 
     def forward(
         self,

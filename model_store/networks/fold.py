@@ -6,6 +6,10 @@ unchanged), and a 2x2 transposed convolution of stride 2 is four 1x1 convolution
 instead of the resized one, with a fifth of the work.
 """
 
+# mypy: allow-untyped-calls
+
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -22,9 +26,7 @@ def _conv1x1(weight: Tensor, bias: Tensor) -> nn.Conv2d:
     return conv
 
 
-def transposed_then_pointwise(
-    transposed: nn.ConvTranspose2d, pointwise: nn.Conv2d
-) -> tuple[Tensor, Tensor]:
+def transposed_then_pointwise(transposed: nn.ConvTranspose2d, pointwise: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Weight (I, O, 2, 2) and bias (O,) in float64 of the one transposed convolution that equals the two."""
     mixing = pointwise.weight.double()[:, :, 0, 0]
     weight = torch.einsum("ijyx,oj->ioyx", transposed.weight.double(), mixing)
@@ -44,7 +46,8 @@ class FoldedNeck(nn.Module):
     def __init__(self, neck: Neck) -> None:
         super().__init__()
         self.grid = neck.grid
-        x4, x2, x1 = neck.levels
+        levels: Any = neck.levels
+        x4, x2, x1 = levels
         first = x4.scale_layers[0]
         self.first_x4 = before_shuffle(first.weight.double(), first.bias.double())
         weight, bias = transposed_then_pointwise(x4.scale_layers[2], x4.proj1)
@@ -80,7 +83,8 @@ class SteadyGroupNorm(nn.Module):
     def _group_mean(self, values: Tensor) -> Tensor:
         """(B, D, H, W) -> (B, D, 1, 1): each channel's entry is the mean of its group."""
         groups = values.mean(3).mean(2).unflatten(1, (self.norm.num_groups, -1))
-        return groups.mean(2, keepdim=True).expand_as(groups).flatten(1)[:, :, None, None]
+        means: Tensor = groups.mean(2, keepdim=True).expand_as(groups).flatten(1)
+        return means[:, :, None, None]
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, D, H, W) -> the same."""
@@ -98,8 +102,10 @@ class FoldedMaskHead(nn.Module):
     def __init__(self, head: MaskHead) -> None:
         super().__init__()
         self.head = head
-        self.norms = nn.ModuleList(SteadyGroupNorm(norm) for norm in head.pixels.norms)
-        *first, last = head.queries.layers
+        norms: Any = head.pixels.norms
+        self.norms = nn.ModuleList(SteadyGroupNorm(norm) for norm in norms)
+        layers: Any = head.queries.layers
+        *first, last = layers
         self.first = nn.ModuleList(first)
         assert head.instances.bias is not None
         pixels = head.instances.weight.double()[:, :, 0, 0]
@@ -128,4 +134,5 @@ class FoldedMaskHead(nn.Module):
             queries = F.relu(layer(queries))
         projected = self.last(queries)
         logits = projected[..., :-1] @ pixels.flatten(2) + projected[..., -1:]
-        return logits.unflatten(2, pixels.shape[-2:])
+        maps: Tensor = logits.unflatten(2, pixels.shape[-2:])
+        return maps

@@ -60,7 +60,10 @@ def _text(sizes: Sizes) -> tuple[Tensor, Tensor]:
 def _embedding(sizes: Sizes) -> Tensor:
     side = sizes.embedding_side
     return Tensor(
-        "embedding", _F32, ("N", sizes.embedding_channels, side, side), "image embedding, over the whole picture"
+        "embedding",
+        _F32,
+        ("N", sizes.embedding_channels, side, side),
+        "image embedding, over the whole picture",
     )
 
 
@@ -85,7 +88,10 @@ def _concept_features(sizes: Sizes) -> GraphSpec:
 
 def _text_encoder(sizes: Sizes) -> GraphSpec:
     tokens = Tensor(
-        "tokens", "int32", ("B", sizes.text.context), "ids of the start token, the text, the end token, then 0"
+        "tokens",
+        "int32",
+        ("B", sizes.text.context),
+        "ids of the start token, the text, the end token, then 0",
     )
     text = lambda student: student.text  # noqa: E731
     return GraphSpec("text_encoder", (tokens,), _text(sizes), text, text)
@@ -125,7 +131,7 @@ def _concept_masks(sizes: Sizes) -> GraphSpec:
         "mask_logits",
         _F32,
         ("B", "Q", side, side),
-        "over the whole picture; foreground where > 0 after a bilinear resize (half-pixel centres, no antialias)",
+        "foreground where > 0 after a bilinear resize to the picture (half-pixel centres, no antialias)",
     )
     return GraphSpec(
         "concept_masks",

@@ -1,5 +1,7 @@
 """Pixels to image embedding to the three concept feature maps."""
 
+from typing import Any
+
 import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -19,7 +21,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.trunk = timm.create_model(sizes.trunk, pretrained=False)
+        self.trunk: Any = timm.create_model(sizes.trunk, pretrained=False)
         self.trunk.head = nn.Identity()
         for module in self.trunk.modules():
             if isinstance(module, LiteMLA):

@@ -6,6 +6,10 @@ shapes for operators that nobody declared. Declaring their signatures is enough:
 (`roi_align`, the one operator we need, has a version in Python).
 """
 
+# mypy: allow-untyped-calls
+
+from functools import cache
+
 import torch
 
 _SIGNATURES = (
@@ -14,15 +18,21 @@ _SIGNATURES = (
 )
 
 
+@cache
+def _declarations() -> torch.library.Library:
+    """Kept for the life of the process: what a library declares goes when the library goes."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for signature in _SIGNATURES:
+        library.define(signature)
+    return library
+
+
 def declare() -> None:
     """Makes `import torchvision` work. Does nothing where it works by itself."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        # torch keeps no reference of its own: the declaration lives as long as this object.
-        declare.library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[attr-defined]
-        for signature in _SIGNATURES:
-            declare.library.define(signature)  # type: ignore[attr-defined]
+        _declarations()
         import torchvision  # noqa: F401
