@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from service.config import Limits
 from service.errors import Kind, ServiceError
+from service.worker.resize import stretch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF")
 # Pillow's modes for grey with more than eight bits. PNG's 16 bits come as one or the other by its release.
@@ -34,7 +35,7 @@ def decode(data: bytes, limits: Limits, image_size: int) -> Picture:
     """Decode an image file (its first frame) and stretch it to image_size x image_size.
 
     Transparency is dropped, as Pillow's `convert("RGB")` does; deep grey is scaled to 8 bits; the resize is
-    Pillow's bilinear, which is antialiased when it shrinks. Raises `payload_too_large` from the header
+    that of `resize.stretch`. Raises `payload_too_large` from the header
     alone, before anything is decoded, and `unsupported_image`.
     """
     with warnings.catch_warnings():
@@ -45,9 +46,9 @@ def decode(data: bytes, limits: Limits, image_size: int) -> Picture:
             _check_size(image, limits)
             upright = _load_upright(image)
             rgb = _to_rgb(upright)
-            stretched = rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)
+            stretched = stretch(np.asarray(rgb), image_size)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    return Picture(digest, rgb.width, rgb.height, np.asarray(stretched))
+    return Picture(digest, rgb.width, rgb.height, stretched)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from model_store.artifact import TOKENIZER, Artifact
-from service.config import WorkerSettings
+from service.config import Limits, WorkerSettings
 from service.worker.engines import Engine, open_engine
+from service.worker.image import decode
 from service.worker.tokenizer import TextTokenizer
 
 Array = NDArray[Any]
 # Largest absolute differences allowed in f32 (students.md, section 13).
 FEATURES = 1e-4
+IMAGE_SIZE = 1008
 MASKS = 5e-4
 # (goldens of the whole student, goldens of its image encoder) by variant and picture.
 GOLDENS = {
@@ -77,26 +77,16 @@ def _differences(
     for (name, picture), (full, encoder) in GOLDENS.items():
         if name != variant:
             continue
-        embedding = engine.run("image_encoder", {"pixels": pixels(reference / "pictures" / f"{picture}.jpg")})
+        file = (reference / "pictures" / f"{picture}.jpg").read_bytes()
+        pixels = decode(file, Limits(), IMAGE_SIZE).pixels
+        embedding = engine.run("image_encoder", {"pixels": pixels[np.newaxis]})
         features = engine.run("concept_features", embedding)
         if encoder:
             golden = np.load(reference / "goldens" / f"{encoder}.npz")
-            yield from _image(picture, golden, embedding["embedding"], features)
+            yield from _image(picture, golden, pixels, embedding["embedding"], features)
         yield from _concepts(
             engine, tokenize, picture, np.load(reference / "goldens" / f"{full}.npz"), features
         )
-
-
-def pixels(picture: Path) -> Array:
-    """(1, 1008, 1008, 3) uint8 RGB as the reference resizes: torch's antialiased bilinear on bytes.
-
-    The worker resizes with Pillow, which rounds one value in a thousand to the neighbouring level; what that
-    costs is measured end to end. Here the graphs get the very pixels that the reference got.
-    """
-    with Image.open(picture) as opened:
-        image = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(image, size=(1008, 1008), mode="bilinear", antialias=True)
-    return resized.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _compare(
@@ -119,9 +109,15 @@ def _texts(engine: Engine, tokenize: TextTokenizer, reference: Path) -> Iterator
 
 
 def _image(
-    picture: str, golden: Mapping[str, Array], embedding: Array, features: Mapping[str, Array]
+    picture: str,
+    golden: Mapping[str, Array],
+    pixels: Array,
+    embedding: Array,
+    features: Mapping[str, Array],
 ) -> Iterator[Difference]:
     where = (picture, "-", "image_encoder")
+    normalised = ((pixels.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)
+    yield _compare(where, "pixels (its input)", normalised[:, ::21, ::21], golden["pre_sub"], 1e-6)
     yield _compare(where, "embedding", embedding[0, ::64], golden["head_sub"])
     for output, level, step in (("features_x4", 0, 8), ("features_x2", 1, 4), ("features_x1", 2, 2)):
         ours = features[output][0, ::16, ::step, ::step]

@@ -34,7 +34,7 @@ class _MaskFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaskFormat
     MASK_FORMAT_POLYGON: _MaskFormat.ValueType  # 3
     """Rings of pixel coordinates; holes are rings of their own."""
     MASK_FORMAT_NONE: _MaskFormat.ValueType  # 4
-    """No mask: scores, boxes and areas only."""
+    """No mask and no area: scores and boxes only, for less work."""
 
 class MaskFormat(_MaskFormat, metaclass=_MaskFormatEnumTypeWrapper): ...
 
@@ -47,7 +47,7 @@ MASK_FORMAT_PNG: MaskFormat.ValueType  # 2
 MASK_FORMAT_POLYGON: MaskFormat.ValueType  # 3
 """Rings of pixel coordinates; holes are rings of their own."""
 MASK_FORMAT_NONE: MaskFormat.ValueType  # 4
-"""No mask: scores, boxes and areas only."""
+"""No mask and no area: scores and boxes only, for less work."""
 Global___MaskFormat: _TypeAlias = MaskFormat  # noqa: Y015
 
 @_typing.final
