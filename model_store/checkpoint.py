@@ -18,6 +18,7 @@ from model_store.networks.keys import canonical, sources, unused_group
 # Names shown of a list of faults; the total is always told.
 _SHOWN = 8
 _POSITIONS = "detector.backbone.language_backbone.encoder.positional_embedding.pos_embed.pos_embed"
+_GEOMETRY = "detector.geometry_encoder."
 # A checkpoint's own wrappers around its tensors.
 _WRAPPERS = ("model", "state_dict")
 
@@ -70,8 +71,9 @@ def _pickled(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = "it is damaged, or holds objects other than tensors, which are never loaded"
         raise CheckpointError(f"{path.name} is refused: {reason}") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:
+        # A damaged file fails wherever the reader happens to trip.
+        first = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path.name} cannot be read: {first}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -115,11 +117,22 @@ def audit(
         _fault("not finite or no floating point", (key for key, value in taken.items() if not _sound(value))),
     ]
     if any(faults):
-        raise CheckpointError("; ".join(fault for fault in faults if fault))
+        raise CheckpointError("; ".join(fault for fault in faults if fault) + _hint(expected, tensors))
     weights = {name: _part(taken[source.key], source.third) for name, source in origin.items()}
     counted = {group: groups.count(group) for group in sorted({group for group in groups if group})}
     rows = tensors[_POSITIONS].shape[2]
     return weights, Audit(len(tensors), len(expected), counted, rows)
+
+
+def _hint(expected: Iterable[str], tensors: Mapping[str, Tensor]) -> str:
+    """What is known of files that lack just these keys."""
+    missing = [key for key in expected if key not in tensors]
+    if missing and all(key.startswith(_GEOMETRY) for key in missing):
+        return (
+            ". The file was saved without its geometry encoder, which every prompt needs: no stage "
+            "trains it, so copy these keys from a Stage 1 file of the same family or from SAM3's own"
+        )
+    return ""
 
 
 def _first_rows(value: Tensor, key: str, context: int) -> Tensor:

@@ -45,7 +45,7 @@ def import_checkpoint(name: str, path: Path, store: Path, report: Report) -> Pat
     taken, account = checkpoint.audit(tensors, shapes(blank(sizes)), sizes.text.context)
     source = {"file": path.name, "sha256": artifact.sha256_of(path), "bytes": path.stat().st_size}
     report("audit weights", 1.0)
-    return _make(variant, sizes, taken, store, report, source, asdict(account), synthetic=False)
+    return make(variant, sizes, taken, store, report, source, asdict(account), synthetic=False)
 
 
 def synthesize(name: str, store: Path, report: Report) -> Path:
@@ -62,7 +62,7 @@ def synthesize(name: str, store: Path, report: Report) -> Path:
     calibrate(sizes, made, variant.score_threshold)
     report("calibrate scores", 1.0)
     account = {"keys": len(made), "used": len(made), "unused_groups": {}}
-    return _make(variant, sizes, made, store, report, {"recipe": RECIPE}, account, synthetic=True)
+    return make(variant, sizes, made, store, report, {"recipe": RECIPE}, account, synthetic=True)
 
 
 def _runnable(name: str) -> registry.Variant:
@@ -73,7 +73,7 @@ def _runnable(name: str) -> registry.Variant:
     return variant
 
 
-def _make(
+def make(
     variant: registry.Variant,
     sizes: Sizes,
     made: Mapping[str, Tensor],
@@ -84,6 +84,11 @@ def _make(
     *,
     synthetic: bool,
 ) -> Path:
+    """Builds the student of these sizes and weights, and puts its artefact in the store.
+
+    Raises:
+        StoreError: a graph differs from its module by more than its bound; the store is as it was.
+    """
     student = build(sizes, made)
     with _staged(store, variant.name) as folder:
         graphs = export(student, folder, report)

@@ -115,7 +115,7 @@ def _calibrate_scores(
     """Spreads the logits, and puts the threshold between the query that is to pass last and the next."""
     weight = "detector.scoring.query_proj.weight"
     presence = "detector.decoder.presence_head.layer3"
-    made[presence + ".weight"] *= 0.1
+    made[presence + ".weight"] = 0.1 * made[presence + ".weight"]
     made[presence + ".bias"] = torch.full_like(made[presence + ".bias"], _PRESENCE)
     # What a logit must be for its score to be the threshold.
     target = torch.logit(torch.tensor(threshold) / torch.sigmoid(torch.tensor(_PRESENCE)))
@@ -124,6 +124,6 @@ def _calibrate_scores(
     logits = (queries - common) @ made[weight].T @ pooled * scale
     ranked = (logits / logits.std()).sort(descending=True).values
     shift = target - _SPREAD * (ranked[_KEPT - 1] + ranked[_KEPT]) / 2
-    made[weight] *= _SPREAD / logits.std()
+    made[weight] = made[weight] * (_SPREAD / logits.std())
     along = pooled * (shift / scale / (pooled @ pooled))
     made["detector.scoring.query_proj.bias"] = along - made[weight] @ common

@@ -1,0 +1,202 @@
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from model_store import checkpoint, importing
+from model_store.artifact import StoreError
+from model_store.checkpoint import CheckpointError
+from model_store.networks.sizes import Sizes
+from model_store.networks.student import blank, shapes
+
+Tensors = dict[str, Tensor]
+HEAD = "detector.backbone.vision_backbone.trunk.model.head.0.weight"
+TABLE = "detector.backbone.language_backbone.encoder.positional_embedding.pos_embed.pos_embed"
+
+
+class Payload:
+    """Writes a file when unpickled by a loader that executes what it reads."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.mark}",)
+
+
+def audited(path: Path, sizes: Sizes) -> tuple[Tensors, checkpoint.Audit]:
+    return checkpoint.audit(checkpoint.read(path), shapes(blank(sizes)), sizes.text.context)
+
+
+def _wrapped(tensors: Tensors, path: Path) -> None:
+    torch.save({"model": tensors, "meta": {"epoch": 3}}, path)
+
+
+def _state_dict(tensors: Tensors, path: Path) -> None:
+    torch.save({"state_dict": {"module." + key: value for key, value in tensors.items()}}, path)
+
+
+def _flat_image_model(tensors: Tensors, path: Path) -> None:
+    interactive = "inst_interactive_predictor.model."
+    renamed = {
+        key.removeprefix("detector.").replace("tracker.", interactive): value
+        for key, value in tensors.items()
+    }
+    torch.save(renamed, path, _use_new_zipfile_serialization=False)
+
+
+def _student_trunk(tensors: Tensors, path: Path) -> None:
+    torch.save(
+        {key.replace("trunk.model.", "trunk.model.student_trunk."): v for key, v in tensors.items()}, path
+    )
+
+
+def _safetensors(tensors: Tensors, path: Path) -> None:
+    safetensors.torch.save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("save", "suffix"),
+    [
+        (_wrapped, "pt"),
+        (_state_dict, "pth"),
+        (_flat_image_model, "pth"),
+        (_student_trunk, "pt"),
+        (_safetensors, "safetensors"),
+    ],
+)
+def test_every_layout_of_a_file_gives_the_same_weights(
+    save: Callable[[Tensors, Path], None],
+    suffix: str,
+    released: Tensors,
+    weights: Tensors,
+    sizes: Sizes,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / f"file.{suffix}"
+    save(released, path)
+    taken, account = audited(path, sizes)
+    assert taken.keys() == weights.keys()
+    assert all(torch.equal(taken[name], weights[name]) for name in weights)
+    assert account.keys == len(released)
+    assert account.keys == account.used + sum(account.unused_groups.values())
+    assert account.unused_groups == {"batch counters": 1, "interactive features": 1, "tracker": 1}
+
+
+def test_a_longer_position_table_gives_its_first_rows(
+    released: Tensors, weights: Tensors, sizes: Sizes, tmp_path: Path
+) -> None:
+    table = released[TABLE]
+    released[TABLE] = torch.cat((table, torch.ones_like(table)), dim=2)
+    _wrapped(released, tmp_path / "file.pt")
+    taken, account = audited(tmp_path / "file.pt", sizes)
+    assert torch.equal(taken["text.embeddings.position_embedding.position_embedding"], table)
+    assert account.position_rows == 2 * table.shape[2]
+
+
+def _drop(tensors: Tensors) -> None:
+    del tensors[HEAD]
+
+
+def _add(tensors: Tensors) -> None:
+    tensors["detector.transformer.decoder.surprise"] = torch.zeros(1)
+
+
+def _reshape(tensors: Tensors) -> None:
+    tensors[HEAD] = tensors[HEAD][:3]
+
+
+def _shorten(tensors: Tensors) -> None:
+    tensors[TABLE] = tensors[TABLE][:, :, :2]
+
+
+def _spoil(tensors: Tensors) -> None:
+    tensors[HEAD] = torch.full_like(tensors[HEAD], float("nan"))
+
+
+def _make_whole_numbers(tensors: Tensors) -> None:
+    tensors[HEAD] = tensors[HEAD].to(torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_drop, rf"1 keys are missing: {HEAD}"),
+        (_add, r"1 keys are unexpected: detector\.transformer\.decoder\.surprise"),
+        (_reshape, rf"1 keys are of the wrong shape: {HEAD} \(3, 128, 1, 1\) instead of \(16, 128, 1, 1\)"),
+        (_shorten, r"1 keys are of the wrong shape: .*pos_embed \(1, 1, 2, 16\) instead of \(1, 1, 6, 16\)"),
+        (_spoil, rf"1 keys are not finite or no floating point: {HEAD}"),
+        (_make_whole_numbers, rf"1 keys are not finite or no floating point: {HEAD}"),
+    ],
+)
+def test_a_file_whose_keys_do_not_fit_is_refused_by_name(
+    damage: Callable[[Tensors], None], told: str, released: Tensors, sizes: Sizes, tmp_path: Path
+) -> None:
+    damage(released)
+    _wrapped(released, tmp_path / "file.pt")
+    with pytest.raises(CheckpointError, match=told):
+        audited(tmp_path / "file.pt", sizes)
+
+
+def test_a_file_without_its_geometry_encoder_is_told_where_to_find_one(
+    released: Tensors, sizes: Sizes, tmp_path: Path
+) -> None:
+    kept = {key: value for key, value in released.items() if "geometry_encoder" not in key}
+    _wrapped(kept, tmp_path / "file.pt")
+    with pytest.raises(CheckpointError, match=r"and \d+ more\. The file was saved without its geometry"):
+        audited(tmp_path / "file.pt", sizes)
+
+
+def _hostile(path: Path, released: Tensors) -> None:
+    torch.save({"model": released, "meta": Payload(path.with_name("executed"))}, path)
+
+
+def _hostile_pickle(path: Path, released: Tensors) -> None:
+    path.write_bytes(pickle.dumps({"model": Payload(path.with_name("executed"))}, protocol=2))
+
+
+def _truncated(path: Path, released: Tensors) -> None:
+    torch.save({"model": released}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def _empty(path: Path, released: Tensors) -> None:
+    path.write_bytes(b"")
+
+
+def _no_tensors(path: Path, released: Tensors) -> None:
+    torch.save({"model": {"epoch": 3}}, path)
+
+
+def _a_list(path: Path, released: Tensors) -> None:
+    torch.save([1, 2, 3], path)
+
+
+def _another_model(path: Path, released: Tensors) -> None:
+    torch.save({"layer4.conv1.weight": torch.zeros(2, 2)}, path)
+
+
+@pytest.mark.parametrize(
+    "write", [_hostile, _hostile_pickle, _truncated, _empty, _no_tensors, _a_list, _another_model]
+)
+def test_a_bad_file_is_refused_and_leaves_nothing_in_the_store(
+    write: Callable[[Path, Tensors], None], released: Tensors, tmp_path: Path
+) -> None:
+    path, store = tmp_path / "file.pt", tmp_path / "store"
+    write(path, released)
+    with pytest.raises(CheckpointError):
+        importing.import_checkpoint("es-ev-s-mc-s0", path, store, lambda *_: None)
+    assert not (tmp_path / "executed").exists()
+    assert not store.exists()
+
+
+def test_a_variant_without_networks_is_refused_before_its_file_is_read(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"es-rv-m-mc-s0 cannot be made .* es-ev-m-mc-s0"):
+        importing.import_checkpoint("es-rv-m-mc-s0", tmp_path / "none.pt", tmp_path, lambda *_: None)

@@ -1,0 +1,111 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_store import artifact, importing, registry
+from model_store.artifact import StoreError
+from model_store.export import run_torch
+from model_store.networks.graphs import GraphSpec, graphs
+from model_store.networks.sizes import Sizes
+from model_store.networks.student import Student
+
+Array = NDArray[Any]
+Run = Callable[[Path, dict[str, Array]], list[Array]]
+
+
+def _onnxruntime(path: Path, feeds: dict[str, Array]) -> list[Array]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found: list[Array] = session.run(None, feeds)
+    return found
+
+
+def _openvino(path: Path, feeds: dict[str, Array]) -> list[Array]:
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return list(model(feeds).to_tuple())
+
+
+def _feed(tensor: artifact.Tensor, axes: dict[str, int], random: np.random.Generator) -> Array:
+    shape = [axes.get(axis, axis) if isinstance(axis, str) else axis for axis in tensor.shape]
+    match tensor.name:
+        case "pixels":
+            return random.integers(0, 256, shape, dtype=np.uint8)
+        case "tokens":
+            return random.integers(0, 3, shape, dtype=np.int32)
+        case "exemplar_labels":
+            return random.choice(np.array([1, 0, -10], dtype=np.int32), shape)
+        case "exemplar_boxes":
+            low = random.random((*shape[:2], 2), dtype=np.float32) * 0.6
+            return np.concatenate((low, low + 0.3), axis=-1)
+    if tensor.dtype == "bool":
+        valid = random.random(shape) < 0.6
+        valid[:, -1] = True
+        return valid
+    return random.standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("run", [_onnxruntime, _openvino])
+@pytest.mark.parametrize("axes", [(1, 1, 1, 1, 7), (2, 2, 3, 10, 1), (3, 4, 2, 9, 5)])
+def test_every_graph_agrees_with_its_module_at_any_size(
+    artefact: Path, student: Student, run: Run, axes: tuple[int, ...]
+) -> None:
+    random = np.random.default_rng(5)
+    named = dict(zip("NBKPQ", axes, strict=True))
+    for spec in graphs(student.sizes):
+        feeds = {tensor.name: _feed(tensor, named, random) for tensor in spec.inputs}
+        expected = run_torch(spec.reference(student), list(feeds.values()))
+        found = run(artefact / f"{spec.name}.onnx", feeds)
+        for tensor, one, other in zip(spec.outputs, expected, found, strict=True):
+            assert other.shape == one.shape and other.dtype == one.dtype == np.dtype(tensor.dtype)
+            np.testing.assert_allclose(other, one, atol=spec.bound, rtol=0, err_msg=tensor.name)
+
+
+def test_padding_exemplars_and_their_place_change_nothing(artefact: Path, sizes: Sizes) -> None:
+    spec = next(spec for spec in graphs(sizes) if spec.name == "concept_decoder")
+    random = np.random.default_rng(6)
+    feeds = {tensor.name: _feed(tensor, {"B": 1, "K": 1}, random) for tensor in spec.inputs}
+    feeds["exemplar_labels"][:] = 1
+    padded = dict(feeds)
+    padded["exemplar_labels"] = np.array([[-10, 1, -10]], dtype=np.int32)
+    boxes = np.zeros((1, 3, 4), dtype=np.float32)
+    boxes[:, 1] = feeds["exemplar_boxes"][:, 0]
+    padded["exemplar_boxes"] = boxes
+    alone, among = (_onnxruntime(artefact / "concept_decoder.onnx", given)[:5] for given in (feeds, padded))
+    for one, other in zip(alone, among, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5, rtol=0)
+
+
+def test_the_manifest_describes_the_graphs(artefact: Path, sizes: Sizes) -> None:
+    manifest = artifact.read(artefact)
+    assert manifest.synthetic and manifest.context_length == sizes.text.context
+    specs: dict[str, GraphSpec] = {spec.name: spec for spec in graphs(sizes)}
+    assert list(manifest.graphs) == list(specs)
+    for name, graph in manifest.graphs.items():
+        assert graph.inputs == specs[name].inputs and graph.outputs == specs[name].outputs
+        outputs = {tensor.name for tensor in graph.outputs}
+        assert graph.difference.keys() == graph.bound.keys() == outputs
+        assert all(graph.difference[output] <= graph.bound[output] for output in outputs)
+        session = onnxruntime.InferenceSession(artefact / graph.file, providers=["CPUExecutionProvider"])
+        assert [entry.name for entry in session.get_inputs()] == [tensor.name for tensor in graph.inputs]
+    assert not list(artefact.parent.glob(".*"))
+
+
+def test_an_export_out_of_bounds_fails_and_leaves_the_old_artefact(
+    artefact: Path, sizes: Sizes, weights: dict[str, Tensor]
+) -> None:
+    before = artifact.load(artefact).digest
+    # Features too large for f32 to agree on to the bound.
+    loud = {
+        name: tensor * 1e6 if name == "image.head.3.weight" else tensor for name, tensor in weights.items()
+    }
+    variant, source = registry.find(artefact.name), {"recipe": "loud"}
+    with pytest.raises(StoreError, match="image_encoder differs from its module: embedding by"):
+        importing.make(variant, sizes, loud, artefact.parent, lambda *_: None, source, {}, synthetic=True)
+    assert artifact.load(artefact).digest == before
+    assert [entry.name for entry in artefact.parent.iterdir()] == [artefact.name]

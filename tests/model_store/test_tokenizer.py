@@ -1,0 +1,35 @@
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
+
+from model_store import tokenizer
+
+
+@pytest.fixture(scope="module")
+def built() -> Tokenizer:
+    return tokenizer.build()
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("", []),
+        ("truck", [4629]),
+        ("a red car", [320, 736, 1615]),
+        ("dog", [1929]),
+    ],
+)
+def test_texts_become_clips_ids(built: Tokenizer, text: str, ids: list[int]) -> None:
+    assert built.encode(text).ids == ids
+
+
+def test_the_vocabulary_is_clips(built: Tokenizer) -> None:
+    assert built.get_vocab_size() == 49_408
+    assert built.token_to_id(tokenizer.START) == 49_406
+    assert built.token_to_id(tokenizer.END) == 49_407
+
+
+@pytest.mark.parametrize("text", ["naïve café", "猫 🐶", "don't", "x" * 300, "1234 cats!!"])
+def test_any_text_survives_as_its_bytes(built: Tokenizer, text: str) -> None:
+    tokens = [token.replace("</w>", "") for token in built.encode(text).tokens]
+    assert ByteLevel().decode(tokens) == text.replace(" ", "")
