@@ -44,6 +44,9 @@ _GAINS = (
     (r"point_conv\.conv\.weight$", 1.3),
 )
 _TRANSPOSED = re.compile(r"scale_layers\.\d\.weight$")
+# Kernels whose cells are alike. Else transposed ones draw checkerboards, and 3x3 ones on the way to the
+# masks draw noise, where a trained student's masks are blobs that cost little to encode.
+_FLAT = re.compile(r"(scale_layers\.\d|neck\.levels\.\d\.proj2|masks\.pixels\.conv_layers\.\d)\.weight$")
 
 
 def weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
@@ -54,14 +57,12 @@ def weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
 def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     mean, deviation = _law(name, shape)
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    transposed = _TRANSPOSED.search(name) is not None
-    drawn = (*shape[:2], 1, 1) if transposed else shape
+    drawn = (*shape[:2], 1, 1) if _FLAT.search(name) else shape
     uniform = np.random.Generator(np.random.PCG64(seed)).random(drawn, dtype=np.float32)
     values = mean + deviation * math.sqrt(12) * (uniform - np.float32(0.5))
     if name.endswith("depth_conv.conv.weight"):
         # Mostly differences between neighbours, or the trunk sees nothing but the picture's average.
         values -= 0.8 * values.mean(axis=(2, 3), keepdims=True)
-    # The four cells of a transposed kernel are alike, or masks come out as checkerboards.
     return np.broadcast_to(values, shape).astype(np.float32)
 
 
@@ -73,6 +74,9 @@ def _law(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     if len(shape) <= 1:
         return (0.0, 0.05) if name.endswith("bias") else (1.0, 0.1)
     fan_in = shape[0] if _TRANSPOSED.search(name) else math.prod(shape[1:])
+    if _FLAT.search(name) and not _TRANSPOSED.search(name):
+        # Its cells add up instead of averaging out.
+        fan_in *= shape[2] * shape[3]
     gain = next((gain for pattern, gain in _GAINS if re.search(pattern, name)), 1.0)
     return 0.0, gain / math.sqrt(fan_in)
 
