@@ -39,6 +39,8 @@ class Limits(_Settings):
     """Exemplars of one prompt."""
     max_points: PositiveInt = 64
     """Points of one prompt."""
+    max_answer_bytes: PositiveInt = 64 * MIB
+    """Bytes of one answer's segments, as the worker sends them."""
     max_segments: PositiveInt = 200
     """The largest `max_segments` a request may ask for."""
 

@@ -51,7 +51,7 @@ TABLE: dict[Kind, Row] = {
     Kind.INVALID_ARGUMENT: Row(400, _CODE.INVALID_ARGUMENT, "The request is not valid"),
     Kind.UNSUPPORTED_PROMPT: Row(400, _CODE.INVALID_ARGUMENT, "The variant cannot serve this kind of prompt"),
     Kind.UNAUTHENTICATED: Row(401, _CODE.UNAUTHENTICATED, "A key is required"),
-    Kind.FORBIDDEN: Row(403, _CODE.PERMISSION_DENIED, "The key does not allow this"),
+    Kind.FORBIDDEN: Row(403, _CODE.PERMISSION_DENIED, "This is not allowed"),
     Kind.NOT_FOUND: Row(404, _CODE.NOT_FOUND, "There is nothing at this address"),
     Kind.METHOD_NOT_ALLOWED: Row(405, _CODE.UNIMPLEMENTED, "This address does not take that method"),
     Kind.VARIANT_NOT_FOUND: Row(404, _CODE.NOT_FOUND, "There is no such variant"),

@@ -40,7 +40,7 @@ def _check_image(image: pb.Image) -> None:
     if source is None:
         raise _invalid("image is missing: send one of image.base64, image.url and image.id.")
     if not getattr(image, source):
-        raise _invalid(f"image.{'base64' if source == 'data' else source} is empty.")
+        raise _invalid("image is empty." if source == "data" else f"image.{source} is empty.")
 
 
 def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -79,9 +80,26 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
             raise NotImplementedError(f"{method}: errors of streams are not translated")
         return grpc.unary_unary_rpc_method_handler(
             _guarded(method, handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_tolerant(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+
+
+class _Malformed:
+    """Stands for a message that could not be read, until it can be refused within the call."""
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """A reader that does not raise: gRPC would answer UNKNOWN, without our details, and log a traceback."""
+    assert deserialize is not None
+
+    def read(message: bytes) -> Any:
+        try:
+            return deserialize(message)
+        except DecodeError:
+            return _Malformed()
+
+    return read
 
 
 def _guarded(method: str, behaviour: Any) -> _Handler:
@@ -90,6 +108,8 @@ def _guarded(method: str, behaviour: Any) -> _Handler:
         REQUEST_ID.set(take_request_id(metadata.get(REQUEST_ID_KEY)))
         context.set_trailing_metadata(((REQUEST_ID_KEY, REQUEST_ID.get()),))
         try:
+            if isinstance(request, _Malformed):
+                raise ServiceError(Kind.INVALID_ARGUMENT, f"The message is not one that {method} takes.")
             return await behaviour(request, context)
         except ServiceError as error:
             await abort(context, error)

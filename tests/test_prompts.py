@@ -55,7 +55,7 @@ SOUND = {
 
 INVALID = {
     "image is missing": request(DOG, image=pb.Image()),
-    "image.base64 is empty": request(DOG, image=pb.Image(data=b"")),
+    "image is empty": request(DOG, image=pb.Image(data=b"")),
     "image.url is empty": request(DOG, image=pb.Image(url="")),
     "prompts is empty": request(),
     "prompts[1] is empty": request(DOG, pb.Prompt()),

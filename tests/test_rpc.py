@@ -12,7 +12,7 @@ import pytest
 from service.errors import INTERNAL_DETAIL, TABLE, Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import segmentation_pb2_grpc as rpc_pb
-from service.rpc import REQUEST_ID, ErrorsAsStatuses, from_rpc_error, take_request_id
+from service.rpc import REQUEST_ID, REQUEST_ID_KEY, ErrorsAsStatuses, from_rpc_error, take_request_id
 
 Answer = Callable[[pb.SegmentRequest], Awaitable[pb.SegmentResponse]]
 
@@ -25,8 +25,15 @@ class Servicer(rpc_pb.SegmentationServicer):
         return await self._answer(request)
 
 
-async def _call(answer: Answer, *, deadline_s: float | None = None, metadata: Any = (), size: int = 0) -> Any:
-    """One call over TCP; the response and the trailing metadata as a dictionary."""
+async def _call(
+    answer: Answer,
+    *,
+    deadline_s: float | None = None,
+    metadata: Any = (),
+    size: int = 0,
+    raw: bytes | None = None,
+) -> Any:
+    """One call over TCP, of `raw` if given; the response and the trailing metadata as a dictionary."""
     server = grpc.aio.server(
         interceptors=[ErrorsAsStatuses()], options=[("grpc.max_receive_message_length", 1000)]
     )
@@ -36,7 +43,9 @@ async def _call(answer: Answer, *, deadline_s: float | None = None, metadata: An
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             request = pb.SegmentRequest(image=pb.Image(data=bytes(size)))
-            call = rpc_pb.SegmentationStub(channel).Segment(request, timeout=deadline_s, metadata=metadata)
+            message = request.SerializeToString() if raw is None else raw
+            method = channel.unary_unary("/efficientsam3.v1.Segmentation/Segment")
+            call = method(message, timeout=deadline_s, metadata=metadata)
             return await call, dict(await call.trailing_metadata())
     finally:
         await server.stop(0)
@@ -101,6 +110,17 @@ def test_the_request_id_is_taken_and_returned() -> None:
 @pytest.mark.parametrize("offered", [None, "", "a b", "a\nb", "x" * 129, "é"])
 def test_an_id_that_is_no_id_is_replaced(offered: str | None) -> None:
     assert take_request_id(offered) not in (offered, "")
+
+
+@pytest.mark.parametrize("message", [b"\xff\xff\xff", b"\x0a\x02\xff\xfe"], ids=["garbage", "not UTF-8"])
+def test_a_message_that_cannot_be_read_is_an_invalid_argument(message: bytes) -> None:
+    async def never(request: pb.SegmentRequest) -> pb.SegmentResponse:
+        raise AssertionError("it was read")
+
+    error, status = _failure(never, raw=message)
+    assert error.kind is Kind.INVALID_ARGUMENT
+    assert "Segmentation/Segment" in error.detail
+    assert REQUEST_ID_KEY in dict(status.trailing_metadata() or ())
 
 
 def test_a_message_over_the_hard_limit_is_payload_too_large() -> None:

@@ -83,6 +83,8 @@ def _load_upright(image: Image.Image) -> Image.Image:
         raise _unsupported(f"image is a damaged or truncated {image.format} file.") from error
     try:
         return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
     except Exception:  # an unreadable EXIF block says nothing about the pixels
         return image
 

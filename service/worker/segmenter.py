@@ -13,10 +13,12 @@ from service.config import Limits
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.prompts import DEFAULT_MAX_SEGMENTS
-from service.worker import exemplars, masks
+from service.worker import exemplars
+from service.worker.answer import Answer, GoOn, Kept
 from service.worker.engines import Engine
 from service.worker.image import Picture, decode
 from service.worker.stages import Stages
+from service.worker.tokenizer import clean
 
 # Kinds of prompt that this worker can put to the graphs.
 SERVED = ("text", "exemplar_box")
@@ -28,8 +30,6 @@ Arrays = dict[str, NDArray[Any]]
 # See `exemplars.as_tensors`.
 ExemplarTensors = tuple[NDArray[np.float32], NDArray[np.int32]]
 Tokenize = Callable[[str], NDArray[np.int32]]
-# Raises when nobody waits for the answer any more; asked between graphs.
-GoOn = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,6 @@ class Scene:
     picture: Picture
     # `concept_features`' outputs.
     features: Arrays
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What one prompt found, in descending order of score."""
-
-    # [n], 0..1
-    scores: NDArray[np.float64]
-    # [n, 4] xyxy in pixels of the original image, clipped to it
-    boxes_xyxy: NDArray[np.float64]
-    # [n, h, w] float32; None where nobody asked for masks
-    logits: NDArray[np.float32] | None
 
 
 class Segmenter:
@@ -85,17 +73,18 @@ class Segmenter:
         ]
         embedding = run("image_encoder", pixels=picture.pixels[np.newaxis])["embedding"]
         scene = Scene(picture, run("concept_features", embedding=embedding))
-        response = pb.SegmentResponse(variant=self._manifest.variant)
-        response.image.CopyFrom(pb.ImageInfo(id=picture.id, width=picture.width, height=picture.height))
+        limit = self._limits.max_answer_bytes
+        answer = Answer(self._manifest.variant, picture, request.options, limit, go_on)
         for index, prompt in enumerate(request.prompts):
             kept = self._find(run, scene, prompt, shown[index], request.options)
-            result = response.results.add(prompt=index)
             with run.stages("masks"):
-                _write(result, kept, prompt.text, request.options, picture)
-        response.timings_ms.update(run.stages.ms)
-        return response
+                answer.add(index, prompt.text, kept)
+        answer.response.timings_ms.update(run.stages.ms)
+        return answer.response
 
     def _check_served(self, path: str, prompt: pb.Prompt) -> None:
+        if prompt.text and not clean(prompt.text):
+            raise ServiceError(Kind.INVALID_ARGUMENT, f"{path}.text is blank.")
         for kind, present in (
             ("text", bool(prompt.text)),
             ("exemplar_box", any(each.HasField("box") for each in prompt.exemplars)),
@@ -183,19 +172,3 @@ def _best(scores: NDArray[np.float64], threshold: float, options: pb.SegmentOpti
     limit = options.max_segments if options.HasField("max_segments") else DEFAULT_MAX_SEGMENTS
     order = np.argsort(-scores, kind="stable")
     return order[scores[order] > threshold][:limit]
-
-
-def _write(
-    result: pb.PromptResult, kept: Kept, label: str, options: pb.SegmentOptions, picture: Picture
-) -> None:
-    for index, (score, box) in enumerate(zip(kept.scores, kept.boxes_xyxy, strict=True)):
-        x0, y0, x1, y1 = box.tolist()
-        segment = result.segments.add(score=float(score), box=pb.Box(x0=x0, y0=y0, x1=x1, y1=y1), label=label)
-        if kept.logits is None:
-            continue
-        if options.mask_format != pb.MASK_FORMAT_NONE:
-            mask = masks.upscale(kept.logits[index], picture.width, picture.height)
-            segment.area = int(np.count_nonzero(mask))
-            segment.mask.CopyFrom(masks.encode(mask, options.mask_format))
-        if options.return_logits:
-            segment.logits.CopyFrom(masks.logits_message(kept.logits[index]))

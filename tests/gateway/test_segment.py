@@ -130,7 +130,7 @@ DEFECTS: dict[str, tuple[dict[str, Any], str]] = {
     "a box of three": ({"prompts": [{"box": [1, 2, 3]}]}, "prompts[0].box[3]: "),
     "two kinds of image": ({"image": {"base64": BASE64, "id": "sha256:0"}}, "image: needs exactly one of"),
     "no kind of image": ({"image": {}}, "image: needs exactly one of"),
-    "an empty image": ({"image": {"base64": ""}}, "image.base64 is empty"),
+    "an empty image": ({"image": {"base64": ""}}, "image is empty"),
     "base64 without padding": ({"image": {"base64": "YQ"}}, "image.base64: is not valid base64"),
     "base64 with a line break": ({"image": {"base64": "YWJj\nYWJj"}}, "image.base64: is not valid base64"),
     "an unknown mask format": ({"options": {"mask_format": "bmp"}}, "options.mask_format: "),

@@ -1,12 +1,18 @@
 """What Segment answers, over a real channel, with small graphs."""
 
+import threading
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from service.errors import Kind
+from model_store.artifact import TOKENIZER, Artifact
+from service.config import Limits
+from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
-from tests.worker.conftest import Start, asking, run
+from service.worker.segmenter import Segmenter
+from service.worker.tokenizer import TextTokenizer
+from tests.worker.conftest import FakeEngine, Start, asking, run
 
 # pycocotools' decode is not written for numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -182,3 +188,44 @@ def test_the_times_of_every_stage_are_told(start: Start) -> None:
         assert sum(times.values()) - times["total"] <= times["total"]
 
     run(scenario())
+
+
+def test_an_answer_over_the_limit_is_refused_and_says_what_to_ask_for(start: Start) -> None:
+    async def scenario() -> None:
+        async with start(max_answer_bytes=300) as client:
+            error = await client.refused(asking(DOG, score_threshold=ALL, return_logits=True))
+            assert error.kind is Kind.PAYLOAD_TOO_LARGE
+            assert "300 bytes" in error.detail and "max_segments" in error.detail
+            answer = await client.segment(asking(DOG, max_segments=1))
+            assert len(answer.results[0].segments) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("text", ["\0", "&nbsp;"])
+def test_a_text_that_cleaning_leaves_blank_is_refused(start: Start, text: str) -> None:
+    async def scenario() -> None:
+        async with start() as client:
+            error = await client.refused(asking(pb.Prompt(text=text)))
+            assert error.kind is Kind.INVALID_ARGUMENT
+            assert error.detail == "prompts[0].text is blank."
+
+    run(scenario())
+
+
+def test_nothing_is_encoded_once_nobody_waits(artifact: Artifact) -> None:
+    """Whoever asked leaves while `concept_masks` runs: its masks are not encoded."""
+    manifest, left = artifact.manifest, threading.Event()
+
+    def go_on() -> None:
+        if left.is_set():
+            raise ServiceError(Kind.DEADLINE_EXCEEDED, "gone")
+
+    engine = FakeEngine()
+    engine.before = lambda graph: left.set() if graph == "concept_masks" else None
+    tokenize = TextTokenizer(artifact.folder / TOKENIZER, manifest.context_length, manifest.tokens)
+    # An encoded mask would be refused for its size instead.
+    segmenter = Segmenter(manifest, engine, tokenize, Limits(max_answer_bytes=1))
+    with pytest.raises(ServiceError) as refused:
+        segmenter.segment(asking(DOG), go_on)
+    assert refused.value.kind is Kind.DEADLINE_EXCEEDED

@@ -69,4 +69,7 @@ class OpenVinoEngine:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The cause; lines that begin "Exception from" or "Check" tell where in OpenVINO it was raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if not line.startswith(("Exception from", "Check "))]
+    return (causes or lines or [type(error).__name__])[0]
