@@ -130,6 +130,8 @@ def segment(
     """Find what the texts name in a picture, by a running server."""
     from service.client import Client
 
+    if out:
+        _check_drawable(out)
     image = picture.read_bytes()
     with Client(server, timeout_s=timeout_s) as client:
         answer = client.segment(
@@ -151,22 +153,37 @@ def segment(
         _print_answer(answer, text, out)
 
 
+def _check_drawable(out: Path) -> None:
+    """Raise CommandError unless `out` can be written as a picture: before the server has any work."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    if known.get(out.suffix.lower()) not in Image.SAVE:
+        raise CommandError(
+            f"--out {out}: no picture format is known by {out.suffix or 'no ending'}", usage=True
+        )
+    if not out.parent.is_dir():
+        raise CommandError(f"--out {out}: there is no folder {out.parent}", usage=True)
+
+
 def _print_answer(answer: "Answer", texts: list[str], out: Path | None) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("prompt", "score", "box (x0, y0, x1, y1)", "pixels", box=None)
     for text, segments in zip(texts, answer.results, strict=True):
         for each in segments:
             box = ", ".join(f"{value:.1f}" for value in each.box_xyxy)
-            table.add_row(text, f"{each.score:.3f}", box, f"{each.area_px}")
+            table.add_row(escape(text), f"{each.score:.3f}", box, f"{each.area_px}")
         if not segments:
-            table.add_row(text, "-", "nothing above the threshold", "-")
+            table.add_row(escape(text), "-", "nothing above the threshold", "-")
     console = Console()
     console.print(table)
-    console.print(f"{answer.variant}: {answer.timings_ms.get('total', 0):.0f} ms", highlight=False)
+    total_ms = answer.timings_ms.get("total", 0)
+    console.print(f"{answer.variant}: {total_ms:.0f} ms", highlight=False, markup=False)
     if out:
-        console.print(f"Drawn: {out}", highlight=False)
+        console.print(f"Drawn: {out}", highlight=False, markup=False)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

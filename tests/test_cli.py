@@ -60,6 +60,8 @@ def test_wrong_usage_exits_with_2(picture: Path) -> None:
     _fails(2, "Missing argument", "serve")
     _fails(2, "Missing option", "segment", str(picture))
     _fails(2, "No such command", "train")
+    _fails(2, "no picture format is known by .foo", "segment", str(picture), "--text", "a", "--out", "x.foo")
+    _fails(2, "no folder /nowhere", "segment", str(picture), "--text", "a", "--out", "/nowhere/x.png")
     _fails(2, "setting http_port", "gateway", "--http-port", "99999")
     _fails(2, "JSON", "gateway", EFFICIENTSAM3_WORKERS="{")
     workers = json.dumps({"demo": ["127.0.0.1:1"]})
@@ -105,11 +107,25 @@ def test_segment_prints_and_draws(picture: Path, tmp_path: Path, url: str) -> No
         assert drawn.size == (6, 4)
 
 
+def test_a_text_that_looks_like_markup_is_shown_as_it_is(picture: Path, url: str) -> None:
+    done = _run("segment", str(picture), "--text", "[/b] [red]truck", "--server", url)
+    assert done.returncode == 0, done.stderr
+    assert "[/b] [red]truck" in done.stdout
+
+
+def test_synthesize_if_missing_keeps_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "es-ev-s-mc-s0").mkdir()
+    (tmp_path / "es-ev-s-mc-s0" / "manifest.json").write_text("kept")
+    done = _run("variants", "synthesize", "es-ev-s-mc-s0", "--if-missing", "--store", str(tmp_path))
+    assert (done.returncode, "already" in done.stdout) == (0, True)
+    assert (tmp_path / "es-ev-s-mc-s0" / "manifest.json").read_text() == "kept"
+
+
 def test_variants_are_listed_and_shown(tmp_path: Path) -> None:
     listed = _run("variants", "list", "--store", str(tmp_path))
     assert listed.returncode == 0, listed.stderr
     (row,) = [line.split() for line in listed.stdout.splitlines() if line.split()[:1] == ["es-ev-s-mc-s0"]]
-    assert row == ["es-ev-s-mc-s0", "efficientvit_b0", "mobileclip_s0", "16", "no", "-"]
+    assert row == ["es-ev-s-mc-s0", "efficientvit_b0", "mobileclip_s0", "16", "no", "runs"]
     shown = _run("variants", "show", "es-ev-s-mc-s0", "--store", str(tmp_path))
     assert shown.returncode == 0, shown.stderr
     assert "context_length: 16" in shown.stdout and "released: False" in shown.stdout

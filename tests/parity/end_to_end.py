@@ -4,6 +4,7 @@ The goldens hold seven segments of "a red car" on one picture: every box, every 
 every mask (60 x 90 of its probabilities) and the first mask at a quarter of its size.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ class Comparison:
 
     # Largest distance of a box's coordinate, pixels; the reference's boxes clipped to the image.
     largest_box_px: float
-    # IoU of masks: the first mask at a quarter of its size, every mask at the sample's size.
+    # IoU of masks: the first mask at a quarter of its size, every mask at the sample's size. NaN where no
+    # mask is large enough for the samples to see.
     smallest_iou: float
     # Largest difference in a mask's area, as a share of the reference's.
     largest_area_share: float
@@ -88,7 +90,7 @@ def _compare(boxes: Array, masks: Sequence[Array], golden: Mapping[str, Array]) 
     areas = golden["proc__mask_area"].tolist()
     return Comparison(
         largest_box_px=float(np.abs(boxes - _boxes(golden, width, height)).max()),
-        smallest_iou=min(_ious(masks, golden)),
+        smallest_iou=min((iou for iou in _ious(masks, golden) if not math.isnan(iou)), default=math.nan),
         largest_area_share=max(
             abs(int(mask.sum()) - area) / area for mask, area in zip(masks, areas, strict=True)
         ),
@@ -111,7 +113,7 @@ def _ious(masks: Sequence[Array], golden: Mapping[str, Array]) -> list[float]:
 
 def _iou(ours: Array, theirs: Array) -> float:
     union = np.logical_or(ours, theirs).sum()
-    return float(np.logical_and(ours, theirs).sum() / union) if union else 1.0
+    return float(np.logical_and(ours, theirs).sum() / union) if union else math.nan
 
 
 def _sigmoid(logits: Array) -> Array:

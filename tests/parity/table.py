@@ -4,6 +4,7 @@ ARTEFACT is the folder of an artefact imported from a checkpoint filled with the
 `EFFICIENTSAM3_REFERENCE` names the reference outputs.
 """
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -41,9 +42,10 @@ def final_rows(loaded: artifact.Artifact, reference: Path, golden: str) -> list[
     lines = []
     for engine, precision in COLUMNS:
         found = through_graphs(loaded, engine, precision, reference, arrays)
+        iou = "-" if math.isnan(found.smallest_iou) else f"{found.smallest_iou:.5f}"
         lines.append(
             f"| {loaded.manifest.variant} | {engine} {precision} | {found.largest_box_px:.2g} | "
-            f"{found.smallest_iou:.5f} | {100 * found.largest_area_share:.2g} % |"
+            f"{iou} | {100 * found.largest_area_share:.2g} % |"
         )
     return lines
 
