@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 TARGET = ROOT / "service" / "pb"
 PACKAGE = "service.pb"
+# Where pip puts the plugins of the interpreter that runs this, on the PATH or not.
+BIN = Path(sys.executable).parent
 
 
 def generate(target: Path) -> None:
@@ -29,6 +31,7 @@ def generate(target: Path) -> None:
             f"-I{bundled}",
             f"--python_out={target}",
             f"--grpc_python_out={target}",
+            *(f"--plugin={name}={BIN / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")),
             f"--mypy_out=quiet:{target}",
             f"--mypy_grpc_out=quiet:{target}",
             *sources,
