@@ -13,9 +13,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
 
+MAX_ENTRIES = 4096
+"""The most that a limit on entries may allow: JSON lists are cut off there before anything is counted."""
+
 EngineName = Literal["auto", "openvino", "onnxruntime"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Entries = Annotated[int, Field(ge=1, le=MAX_ENTRIES)]
 
 
 class _Settings(BaseSettings):
@@ -31,13 +35,13 @@ class Limits(_Settings):
     """Pixels of one image, read from its header before anything is decoded."""
     max_image_side: PositiveInt = 32_768
     """Pixels of an image's longer side."""
-    max_prompts: PositiveInt = 32
+    max_prompts: Entries = 32
     """Prompts of one request."""
     max_text_chars: PositiveInt = 1_000
     """Characters of one text prompt."""
-    max_exemplars: PositiveInt = 32
+    max_exemplars: Entries = 32
     """Exemplars of one prompt."""
-    max_points: PositiveInt = 64
+    max_points: Entries = 64
     """Points of one prompt."""
     max_answer_bytes: PositiveInt = 64 * MIB
     """Bytes of one answer's segments, as the worker sends them."""

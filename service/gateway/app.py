@@ -22,6 +22,7 @@ from service.gateway.outer import Outer
 from service.gateway.router import Router
 from service.gateway.schema import PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
 from service.gateway.translate import segment_answer, variant_answer
+from service.pb.efficientsam3.v1 import segmentation_pb2
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry, service_version
 
@@ -67,7 +68,8 @@ def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
         call: Call = request.state.call
         asked = await read_segment_request(request, call.deadline, settings.max_body_bytes)
         answer = await _while_connected(request, router.segment(asked, call))
-        return _json(segment_answer(answer))
+        # An answer may hold megabytes of masks.
+        return await asyncio.to_thread(_answered, answer)
 
     @app.get("/v1/variants", summary="What each configured variant can do", response_model=VariantsOut)
     async def variants() -> Response:
@@ -125,6 +127,10 @@ async def _state_of(store: RedisStore | None) -> Literal["none", "ready", "unava
     except ServiceError:
         return "unavailable"
     return "ready"
+
+
+def _answered(answer: segmentation_pb2.SegmentResponse) -> Response:
+    return _json(segment_answer(answer))
 
 
 def _json(answer: BaseModel) -> Response:

@@ -8,12 +8,17 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from service.config import MIB
 from service.errors import Kind, ServiceError
 from service.gateway.schema import SegmentFields, SegmentIn
-from service.gateway.translate import complaint, image_of, segment_request
+from service.gateway.translate import image_of, refusal, segment_request
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 
 _PARTS = ("image", "request")
+# Values of one JSON document, most of which the rings of polygons need.
+_MAX_VALUES = 100_000
+# Bytes of the part `request`, which holds no image.
+_MAX_REQUEST_PART = 4 * MIB
 
 
 class _InMemoryParser(MultiPartParser):
@@ -49,7 +54,7 @@ async def read_segment_request(request: Request, deadline: float, max_bytes: int
         detail = "The deadline passed before the whole body had arrived."
         raise ServiceError(Kind.DEADLINE_EXCEEDED, detail) from None
     except ValidationError as error:
-        raise ServiceError(Kind.INVALID_ARGUMENT, complaint(error)) from None
+        raise await asyncio.to_thread(refusal, error) from None
 
 
 async def _read_json(request: Request, max_bytes: int) -> pb.SegmentRequest:
@@ -58,6 +63,7 @@ async def _read_json(request: Request, max_bytes: int) -> pb.SegmentRequest:
 
 
 def _from_json(text: bytes) -> pb.SegmentRequest:
+    _check_size(text)
     body = SegmentIn.model_validate_json(text)
     return segment_request(body, image_of(body.image))
 
@@ -74,10 +80,26 @@ async def _read_multipart(request: Request, max_bytes: int) -> pb.SegmentRequest
         if unknown := set(form) - set(_PARTS):
             detail = f"There is no part {min(unknown)[:100]!r}; the parts are 'image' and 'request'."
             raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-        body = SegmentFields.model_validate_json(text)
-        return segment_request(body, pb.Image(data=image))
+        return await asyncio.to_thread(_from_parts, image, text)
     finally:
         await form.close()
+
+
+def _from_parts(image: bytes, text: bytes) -> pb.SegmentRequest:
+    if len(text) > _MAX_REQUEST_PART:
+        detail = f"The part 'request' has more bytes than the limit of {_MAX_REQUEST_PART:,}."
+        raise ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
+    _check_size(text)
+    body = SegmentFields.model_validate_json(text)
+    return segment_request(body, pb.Image(data=image))
+
+
+def _check_size(text: bytes) -> None:
+    """Raise ServiceError PAYLOAD_TOO_LARGE for JSON that would be far larger in memory than it is as text."""
+    # One comma stands between any two values; those in strings are few. It costs next to nothing.
+    if text.count(b",") > _MAX_VALUES:
+        detail = f"The JSON has more values than the limit of {_MAX_VALUES:,}."
+        raise ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
 
 
 async def _part(form: FormData, name: str) -> bytes:

@@ -2,9 +2,21 @@
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+from service.config import MAX_ENTRIES
+
+_T = TypeVar("_T")
 
 
 def _decoded(value: Any) -> bytes:
@@ -37,6 +49,12 @@ Base64In = Annotated[
 ]
 Base64Out = Annotated[str, WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 MaskFormatName = Literal["rle", "png", "polygon", "none"]
+# Neither what comes in nor what is wrong with it is gathered without bound.
+Entries = Annotated[list[_T], Field(max_length=MAX_ENTRIES), FailFast()]
+
+
+_RING_XY = "x0, y0, x1, y1, ... in pixels of the original image"
+_RING_HOLE = "True: the ring bounds a hole"
 
 
 class _In(BaseModel):
@@ -105,11 +123,11 @@ class PngIn(_In):
     png: Base64In
 
 
-class Ring(_In):
+class RingIn(_In):
     """One closed ring; the last point joins the first."""
 
-    xy: list[float] = Field(description="x0, y0, x1, y1, ... in pixels of the original image")
-    hole: bool = Field(default=False, description="True: the ring bounds a hole")
+    xy: Annotated[list[float], FailFast()] = Field(description=_RING_XY)
+    hole: bool = Field(default=False, description=_RING_HOLE)
 
 
 class PolygonIn(_In):
@@ -117,7 +135,7 @@ class PolygonIn(_In):
 
     format: Literal["polygon"]
     size: Size
-    rings: list[Ring]
+    rings: Entries[RingIn]
 
 
 class LogitsIn(_In):
@@ -135,8 +153,8 @@ class PromptIn(_In):
     """A concept (text and/or exemplars) or an object (points, box and/or mask), not both."""
 
     text: str | None = Field(default=None, description="A noun phrase")
-    exemplars: list[ExemplarIn] = Field(default_factory=list)
-    points: list[PointIn] = Field(default_factory=list)
+    exemplars: Entries[ExemplarIn] = Field(default_factory=list)
+    points: Entries[PointIn] = Field(default_factory=list)
     box: BoxArray | None = None
     mask: MaskIn | None = None
     score_threshold: Score | None = Field(default=None, description="0..1; default: the request's")
@@ -158,7 +176,7 @@ class SegmentFields(_In):
     """The part `request` of a multipart request: the JSON request without its image."""
 
     variant: str = Field(default="", description="Default: the server's")
-    prompts: list[PromptIn]
+    prompts: Entries[PromptIn]
     options: OptionsIn = Field(default_factory=OptionsIn)
 
 
@@ -182,6 +200,13 @@ class PngOut(BaseModel):
     format: Literal["png"] = "png"
     size: Size
     png: Base64Out
+
+
+class Ring(BaseModel):
+    """One closed ring; the last point joins the first."""
+
+    xy: list[float] = Field(description=_RING_XY)
+    hole: bool = Field(default=False, description=_RING_HOLE)
 
 
 class PolygonOut(BaseModel):

@@ -4,6 +4,7 @@ from typing import assert_never
 
 from pydantic import ValidationError
 
+from service.errors import Kind, ServiceError
 from service.gateway.schema import (
     ExemplarIn,
     ImageIn,
@@ -95,18 +96,28 @@ def variant_answer(variant: variants_pb2.Variant) -> VariantOut:
     )
 
 
-def complaint(error: ValidationError) -> str:
-    """What is wrong with a JSON request, by JSON path, without repeating its content."""
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
+def refusal(error: ValidationError) -> ServiceError:
+    """What is wrong with a JSON request, by JSON path, without repeating its content.
+
+    PAYLOAD_TOO_LARGE when a list has too many entries, else INVALID_ARGUMENT.
+    """
+    errors = error.errors(include_url=False, include_input=False)
+    for each in errors:
+        if each["type"] == "too_long" and each["ctx"]["field_type"] == "List":
+            limit = each["ctx"]["max_length"]
+            detail = f"{_path(each['loc'])} has more entries than the limit of {limit:,}."
+            return ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
     # A misspelt field is the cause of the missing one: it comes first.
     errors.sort(key=lambda each: each["type"] != "extra_forbidden")
-    shown = [f"{_path(each['loc'])}{_sentence(each['type'], each['msg'])}" for each in errors[:_ERRORS_SHOWN]]
+    shown = [
+        f"{_named(each['loc'])}{_sentence(each['type'], each['msg'])}" for each in errors[:_ERRORS_SHOWN]
+    ]
     more = f"; and {len(errors) - len(shown)} more" if len(errors) > len(shown) else ""
-    return "; ".join(shown) + more
+    return ServiceError(Kind.INVALID_ARGUMENT, "; ".join(shown) + more)
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    """("prompts", 0, "mask", "rle", "size") -> "prompts[0].mask.size: ". Tags of unions are no part of it."""
+    """("prompts", 0, "mask", "rle", "size") -> "prompts[0].mask.size". Tags of unions are no part of it."""
     path = ""
     before: int | str = ""
     for step in loc:
@@ -115,7 +126,12 @@ def _path(loc: tuple[int | str, ...]) -> str:
         elif before != "mask" or step not in _MASK_TAGS:
             path += f".{step[:100]}"
         before = step
-    return f"{path.lstrip('.')}: " if path else ""
+    return path.lstrip(".")
+
+
+def _named(loc: tuple[int | str, ...]) -> str:
+    path = _path(loc)
+    return f"{path}: " if path else ""
 
 
 def _sentence(kind: str, message: str) -> str:

@@ -1,7 +1,10 @@
 """POST /v1/segment and Segmentation.Segment: two ways to ask one thing."""
 
 import base64
+import importlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -204,6 +207,87 @@ def test_a_body_over_the_limit_is_refused_announced_or_not(served: House) -> Non
             assert (answer.status_code, answer.json()["type"]) == (413, "/problems/payload_too_large")
             assert "100,000" in answer.json()["detail"]
     assert _segment(served, {}).status_code == 200
+
+
+HEAD = '{"image": {"base64": "YQ=="}, '
+HUGE: dict[str, tuple[str, str]] = {
+    "empty prompts": ('"prompts": [' + "{}," * 300_000 + "{}]}", "more values than the limit of 100,000"),
+    "unknown fields": (
+        '"prompts": [], ' + ", ".join(f'"f{each}": 0' for each in range(200_000)) + "}",
+        "more values than the limit of 100,000",
+    ),
+    "many prompts": (
+        '"prompts": [' + "{}," * 5000 + "{}]}",
+        "prompts has more entries than the limit of 4,096",
+    ),
+    "many points": (
+        '"prompts": [{"points": [' + '{"x": 1, "y": 2},' * 5000 + '{"x": 1, "y": 2}]}]}',
+        "prompts[0].points has more entries than the limit of 4,096",
+    ),
+    "many rings": (
+        '"prompts": [{"mask": {"format": "polygon", "size": [1, 1], "rings": ['
+        + '{"xy": []},' * 5000
+        + '{"xy": []}]}}]}',
+        "prompts[0].mask.rings has more entries than the limit of 4,096",
+    ),
+    "more prompts than allowed": (
+        '"prompts": [' + '{"text": "a"},' * 40 + '{"text": "a"}]}',
+        "prompts has 41 entries; the limit is 32",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+def test_json_that_grows_in_memory_is_refused(house: House, case: str) -> None:
+    rest, detail = HUGE[case]
+    worker = house.worker()
+    house.open(worker, max_body_bytes=8_000_000)
+    headers = {"Content-Type": "application/json"}
+    whole = house.http.post("/v1/segment", content=HEAD + rest, headers=headers)
+    parts = house.http.post("/v1/segment", files={"image": ("a", b"a")}, data={"request": "{" + rest})
+    for answer in (whole, parts):
+        assert (answer.status_code, answer.json()["type"]) == (413, "/problems/payload_too_large")
+        assert detail in answer.json()["detail"]
+
+
+def test_the_request_part_holds_no_image(house: House) -> None:
+    house.open(house.worker(), max_body_bytes=8_000_000)
+    request = json.dumps({**TRUCK, "variant": "x" * 5_000_000})
+    answer = house.http.post("/v1/segment", files={"image": ("a", b"a")}, data={"request": request})
+    assert (answer.status_code, answer.json()["type"]) == (413, "/problems/payload_too_large")
+    assert "The part 'request' has more bytes than the limit of 4,194,304" in answer.json()["detail"]
+
+
+def test_only_the_first_wrong_entry_of_a_list_is_told(served: House) -> None:
+    answer = _segment(served, {"prompts": [{"txt": "a"}, {"txt": "a"}]})
+    assert answer.json()["detail"] == "prompts[0].txt: there is no such field"
+
+
+@pytest.mark.parametrize("step", ["body.segment_request", "app.segment_answer"])
+def test_json_is_read_and_written_beside_the_event_loop(
+    served: House, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    module, name = step.split(".")
+    real = getattr(importlib.import_module(f"service.gateway.{module}"), name)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return real(*arguments)
+
+    monkeypatch.setattr(f"service.gateway.{module}.{name}", held)
+    files = {"image": ("a.jpg", IMAGE)}
+    with ThreadPoolExecutor() as threads:
+        try:
+            asked = threads.submit(
+                served.http.post, "/v1/segment", files=files, data={"request": json.dumps(TRUCK)}
+            )
+            assert begun.wait(30)
+            assert served.http.get("/healthz", timeout=10).status_code == 200
+        finally:
+            go_on.set()
+        assert asked.result(60).status_code == 200
 
 
 def _after(start: bytes, chunks: Any) -> Any:
