@@ -1,0 +1,14 @@
+"""The README's table is the registry's."""
+
+import re
+from pathlib import Path
+
+from model_store import registry
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_the_table_of_variants_is_the_registrys() -> None:
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (yes|-) \|$", README.read_text(), flags=re.MULTILINE)
+    expected = [(row.name, "yes" if row.runnable else "-") for row in registry.variants().values()]
+    assert rows == expected
