@@ -4,7 +4,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,20 @@ def test_workers_do_not_outlive_a_killed_supervisor(start: Start) -> None:
     served.process.kill()
     gone, alive = psutil.wait_procs(workers, timeout=30)
     assert (len(gone), alive) == (2, [])
+
+
+def test_what_a_frozen_worker_has_is_answered_by_another(start: Start) -> None:
+    served = start("2", "demo")
+    while httpx.get(f"{served.url}/readyz").json()["variants"]["demo"]["workers_ready"] < 2:
+        time.sleep(0.02)
+    frozen, _ = served.workers()
+    frozen.suspend()
+    with ThreadPoolExecutor() as threads:
+        ask = partial(httpx.post, f"{served.url}/v1/segment", json=BODY, timeout=60)
+        # Every other request goes to the frozen worker for as long as it is thought to be ready.
+        asked = [threads.submit(ask, headers={"X-Deadline-Ms": "30000"}) for _ in range(4)]
+        assert [each.result().status_code for each in asked] == [200] * 4
+    frozen.resume()
 
 
 def _asking_forever(served: Served) -> tuple[threading.Thread, list[httpx.Response | httpx.TransportError]]:

@@ -22,8 +22,10 @@ _LOG = logging.getLogger(__name__)
 
 # The health of this service is the worker's readiness: set when its graphs are loaded.
 HEALTH_SERVICE = "efficientsam3.v1.Segmentation"
-# A watch that says nothing for this long is opened again, so that a frozen worker is found out.
-_WATCH_S = 10.0
+# A watch is opened again after this long, so that a frozen worker is found out.
+_WATCH_S = 3.0
+# A worker that takes longer than this to say how it is, is frozen.
+_ANSWER_S = 2.0
 
 
 class State(StrEnum):
@@ -46,11 +48,11 @@ class Worker:
     ) -> None:
         self.address = address
         self.state = State.UNREACHABLE
-        self.outstanding = 0
         # How often it has become ready; tells a worker from the one that died before it.
         self.life = 0
         # Its own answer to GetVariant, from when it was last ready.
         self.info: variants_pb2.Variant | None = None
+        self._calls: set[grpc.aio.Call] = set()
         self._variant = variant
         self._probe_interval_s = probe_interval_s
         self._changed = changed
@@ -64,23 +66,38 @@ class Worker:
     def ready(self) -> bool:
         return self.state is State.READY
 
+    @property
+    def outstanding(self) -> int:
+        """How many requests it has."""
+        return len(self._calls)
+
     async def segment(
-        self, request: segmentation_pb2.SegmentRequest, timeout_s: float, request_id: str
+        self, request: segmentation_pb2.SegmentRequest, deadline: float, request_id: str
     ) -> segmentation_pb2.SegmentResponse:
-        """Forward the request. Raises the worker's ServiceError; cancelling it cancels the worker's call."""
+        """Forward the request, to be answered by `deadline` (loop time).
+
+        Raises the worker's ServiceError, and UNAVAILABLE when the worker falls silent; cancelling it cancels
+        the worker's call.
+        """
         life = self.life
-        self.outstanding += 1
+        timeout_s = deadline - asyncio.get_running_loop().time()
+        metadata = ((REQUEST_ID_KEY, request_id),)
+        call = self._segmentation.Segment(request, timeout=timeout_s, metadata=metadata)
+        self._calls.add(call)
         try:
-            return await self._segmentation.Segment(
-                request, timeout=timeout_s, metadata=((REQUEST_ID_KEY, request_id),)
-            )
+            return await call
         except grpc.aio.AioRpcError as failure:
             error = from_rpc_error(failure)
             if error.kind is Kind.UNAVAILABLE:
                 self._suspect(life)
             raise error from failure
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Only the call was cancelled: by `_give_up`.
+            raise ServiceError(Kind.UNAVAILABLE, "The worker does not answer any more.") from None
         finally:
-            self.outstanding -= 1
+            self._calls.remove(call)
 
     async def close(self) -> None:
         self._watch.cancel()
@@ -93,6 +110,11 @@ class Worker:
             self._become(State.UNREACHABLE)
             self._watch.cancel()
             self._watch = asyncio.create_task(self._keep_watching())
+
+    def _give_up(self) -> None:
+        """It is frozen: what it has is sent elsewhere rather than left to its deadline."""
+        for call in self._calls:
+            call.cancel()
 
     def _become(self, state: State) -> None:
         if state is self.state:
@@ -112,16 +134,21 @@ class Worker:
 
         A watch is not left open on a worker that is not ready: it would hold up one that is stopping.
         """
-        heard = False
-        watch = self._health.Watch(health_pb2.HealthCheckRequest(service=HEALTH_SERVICE), timeout=_WATCH_S)
+        asked = health_pb2.HealthCheckRequest(service=HEALTH_SERVICE)
+        watch = self._health.Watch(asked, timeout=_WATCH_S)
         try:
-            async for answer in watch:
+            # A watch begins with the worker's health as it is: only a frozen worker leaves that unsaid.
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await watch.read()
+            while answer is not grpc.aio.EOF:
                 await self._hear(answer.status)
-                heard = True
                 if not self.ready:
                     return
+                answer = await watch.read()
+        except TimeoutError:
+            self._give_up()
         except grpc.aio.AioRpcError as error:
-            if heard and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            if self.ready and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return
         except Exception:
             _LOG.exception("watching worker %s failed", self.address)
@@ -133,7 +160,7 @@ class Worker:
         if status != health_pb2.HealthCheckResponse.SERVING:
             self._become(State.STARTING)
         elif not self.ready:
-            self.info = await self._variants.GetVariant(variants_pb2.GetVariantRequest(), timeout=_WATCH_S)
+            self.info = await self._variants.GetVariant(variants_pb2.GetVariantRequest(), timeout=_ANSWER_S)
             self._become(State.READY if self.info.name == self._variant else State.MISPLACED)
 
 
@@ -147,6 +174,8 @@ class Pool:
         self._probe_interval_s = probe_interval_s
         self._tell = changed
         self._some_ready = asyncio.Event()
+        # Requests that wait for a worker or run on one.
+        self.admitted = 0
 
     @property
     def ready(self) -> int:
@@ -187,13 +216,15 @@ class Pool:
         UNAVAILABLE when no worker is ready in time or the second try fails too, DEADLINE_EXCEEDED, and
         whatever the worker raises.
         """
+        worker = await self._next(deadline)
         try:
-            return await self._send(request, deadline, request_id)
+            return await worker.segment(request, deadline, request_id)
         except ServiceError as error:
             if error.kind is not Kind.UNAVAILABLE:
                 raise
             _LOG.warning("request %s: its worker went away, trying once more", request_id)
-        return await self._send(request, deadline, request_id)
+        worker = await self._next(deadline)
+        return await worker.segment(request, deadline, request_id)
 
     def missing(self) -> str:
         """What keeps the variant from being served, for the person who asked for it."""
@@ -202,13 +233,6 @@ class Pool:
         states = [worker.state for worker in self.workers.values()]
         counted = [f"{states.count(state)} {state}" for state in State if state in states]
         return f"of {len(states)} configured, {', '.join(counted)}"
-
-    async def _send(
-        self, request: segmentation_pb2.SegmentRequest, deadline: float, request_id: str
-    ) -> segmentation_pb2.SegmentResponse:
-        worker = await self._next(deadline)
-        timeout_s = deadline - asyncio.get_running_loop().time()
-        return await worker.segment(request, timeout_s, request_id)
 
     async def _next(self, deadline: float) -> Worker:
         try:

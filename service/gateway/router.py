@@ -1,7 +1,8 @@
 """From a request to the variant it asks for. HTTP and gRPC call this, and nothing beyond it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from service.config import GatewaySettings
@@ -14,6 +15,10 @@ from service.telemetry import Telemetry
 
 # What is known of a variant before a worker of it was ever ready.
 Describe = Callable[[str], variants_pb2.Variant]
+
+_SET_WORKERS = (
+    """set workers to the addresses of its workers, EFFICIENTSAM3_WORKERS='{"VARIANT": ["host:port"]}'"""
+)
 
 
 class ConfigurationError(Exception):
@@ -30,14 +35,14 @@ class Router:
         """
         default = settings.default_variant or next(iter(settings.workers), "")
         if default and default not in settings.workers:
-            served = _names(settings.workers)
+            served = _names(settings.workers) or f"none; {_SET_WORKERS}"
             raise ConfigurationError(
                 f"default_variant is {default!r}, which is not among those served: {served}"
             )
         self.default = default
         self.draining = False
         self.pools: dict[str, Pool] = {}
-        self._limits = settings
+        self._settings = settings
         self._telemetry = telemetry
         self._describe = describe
         for variant, addresses in settings.workers.items():
@@ -62,18 +67,32 @@ class Router:
     ) -> segmentation_pb2.SegmentResponse:
         """Check the request, and have it answered by a worker of its variant before `call.deadline`.
 
-        Raises ServiceError: what `prompts.check`, `pool` and `Pool.segment` raise, and UNAVAILABLE while
-        the gateway is stopping.
+        Raises ServiceError: what `prompts.check`, `pool` and `Pool.segment` raise, UNAVAILABLE while the
+        gateway is stopping, and OVERLOADED while the variant has as many requests as it may have.
         """
         if self.draining:
             raise ServiceError(Kind.UNAVAILABLE, "The gateway is stopping.", retry_after_s=1.0)
         pool = self.pool(request.variant)
         call.variant = request.variant = pool.variant
-        check(request, self._limits)
-        with self._telemetry.inflight.labels(pool.variant).track_inprogress():
+        check(request, self._settings)
+        with self._admitted(pool):
             response = await pool.segment(request, call.deadline, call.request_id)
         self._telemetry.record_stages(pool.variant, response.timings_ms)
         return response
+
+    @contextmanager
+    def _admitted(self, pool: Pool) -> Iterator[None]:
+        """Count one more request of the pool's variant. Raises ServiceError OVERLOADED."""
+        limit = self._settings.max_waiting
+        if pool.admitted >= limit:
+            detail = f"Variant {pool.variant} has {limit:,} requests waiting or running, which is the limit."
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=1.0)
+        pool.admitted += 1
+        try:
+            with self._telemetry.inflight.labels(pool.variant).track_inprogress():
+                yield
+        finally:
+            pool.admitted -= 1
 
     def variants(self) -> list[variants_pb2.Variant]:
         """Every configured variant, in the order of the configuration."""

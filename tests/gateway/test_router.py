@@ -169,6 +169,31 @@ def test_a_worker_that_comes_back_at_its_address_is_used_again(house: House) -> 
     assert house.http.post("/v1/segment", json=BODY).status_code == 200
 
 
+def test_no_more_is_admitted_than_may_wait(house: House) -> None:
+    late = house.worker()
+    house.open(late, max_waiting=2)
+    asking = [Asking(house) for _ in range(2)]
+    _inflight(house, 2)
+    answer = house.http.post("/v1/segment", json=BODY, headers={"X-Deadline-Ms": "1000"})
+    assert (answer.status_code, answer.json()["type"]) == (429, "/problems/overloaded")
+    assert "demo has 2 requests waiting or running" in answer.json()["detail"]
+    assert answer.headers["retry-after"] == "1"
+    _inflight(house, 2)
+    house.run(late.start())
+    assert [each.answer().status_code for each in asking] == [200, 200]
+    _inflight(house, 0)
+    assert house.http.post("/v1/segment", json=BODY).status_code == 200
+
+
+def test_a_request_that_no_worker_had_is_not_said_to_have_lost_one(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.open(house.worker())
+    answer = house.http.post("/v1/segment", json=BODY, headers={"X-Deadline-Ms": "100"})
+    assert answer.status_code == 503
+    assert "went away" not in caplog.text
+
+
 def test_workers_may_come_and_go_while_it_runs(house: House) -> None:
     first, second = house.worker(), house.worker()
     house.run(first.start())
@@ -206,3 +231,8 @@ def test_a_stopping_gateway_finishes_what_it_admitted(served: House) -> None:
 def test_the_default_must_be_one_of_the_served(house: House) -> None:
     with pytest.raises(ConfigurationError, match=r"default_variant is 'other'.*demo"):
         house.open(house.worker(), default_variant="other")
+
+
+def test_a_default_without_workers_says_what_to_set(house: House) -> None:
+    with pytest.raises(ConfigurationError, match=r"'other'.*none; set workers .*EFFICIENTSAM3_WORKERS="):
+        house.open(default_variant="other")
