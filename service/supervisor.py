@@ -1,13 +1,14 @@
 """`efficientsam3 serve`: the gateway in this process, and worker processes kept running beside it."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from service.config import ServeSettings
@@ -26,6 +27,7 @@ _MAX_DELAY_S = 30.0
 _STEADY_S = 30.0
 # The kernel's limit on a Unix socket's path is 108 bytes on Linux and 104 elsewhere.
 _MAX_SOCKET_PATH = 100
+_PREFIX = "efficientsam3-"
 
 
 class WorkerProcess:
@@ -39,39 +41,53 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._keeping = asyncio.create_task(self._keep())
 
-    async def stop(self, drain_s: float) -> None:
-        """SIGTERM, then SIGKILL after `drain_s` seconds. Returns when the process is gone."""
+    async def stop(self, deadline: float, hurry: asyncio.Event) -> None:
+        """SIGTERM, then SIGKILL at `deadline` (loop time) or on `hurry`. Returns when the process is gone."""
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
         process = self._process
         if process is None or process.returncode is not None:
             return
         process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), drain_s)
-        except TimeoutError:
-            _LOG.warning("%s did not stop within %g s and is killed", self._name, drain_s)
+        gone, hurrying = asyncio.create_task(process.wait()), asyncio.create_task(hurry.wait())
+        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        await asyncio.wait((gone, hurrying), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not gone.done():
+            _LOG.warning("%s did not stop in time and is killed", self._name)
             process.kill()
-            await process.wait()
+        await gone
 
     async def _keep(self) -> None:
         delay_s = _FIRST_DELAY_S
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            # In a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(self._parent_fd,),
-                start_new_session=True,
-            )
-            code = await self._process.wait()
+            process = await self._start()
+            code = await process.wait()
             if loop.time() - started > _STEADY_S:
                 delay_s = _FIRST_DELAY_S
             _LOG.error("%s %s; starting it again in %g s", self._name, _ended(code), delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _MAX_DELAY_S)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        # In a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(self._parent_fd,),
+                start_new_session=True,
+            )
+        )
+        try:
+            self._process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Cut off here, a process that has begun would be known to nobody.
+            self._process = await starting
+            raise
+        return self._process
 
 
 async def serve(
@@ -87,7 +103,7 @@ async def serve(
     Raises ListenError when an address cannot be had, and ConfigurationError.
     """
     stop = Stop.on_signals()
-    async with _runtime_folder() as folder:
+    with _runtime_folder() as folder:
         addresses = {
             variant: [f"unix:{folder}/{row}-{each}.sock" for each in range(per_variant)]
             for row, variant in enumerate(variants)
@@ -109,9 +125,9 @@ async def serve(
             say("Stopping: finishing what was admitted. A second signal stops at once.")
         finally:
             telling.cancel()
+            deadline = asyncio.get_running_loop().time() + settings.drain_s
             await gateway.stop(stop.hurry)
-            drain_s = 0.0 if stop.hurry.is_set() else settings.drain_s
-            await asyncio.gather(*(worker.stop(drain_s) for worker in workers))
+            await asyncio.gather(*(worker.stop(deadline, stop.hurry) for worker in workers))
             os.close(parent_fd)
             os.close(ours)
 
@@ -135,12 +151,41 @@ def worker_command(settings: ServeSettings, workers: int) -> Command:
     return command
 
 
-@asynccontextmanager
-async def _runtime_folder() -> AsyncIterator[Path]:
-    """A private folder (0700) for sockets, with a path short enough for them."""
-    short = len(tempfile.gettempdir()) + len("/efficientsam3-12345678/10-10.sock") <= _MAX_SOCKET_PATH
-    with tempfile.TemporaryDirectory(prefix="efficientsam3-", dir=None if short else "/tmp") as folder:  # noqa: S108
-        yield Path(folder)
+@contextmanager
+def _runtime_folder() -> Iterator[Path]:
+    """A private folder (0700) for sockets, its path short enough for them; it is in use while locked."""
+    usual = tempfile.gettempdir()
+    short = len(usual) + len(f"/{_PREFIX}12345678/10-10.sock") <= _MAX_SOCKET_PATH
+    parent = usual if short else "/tmp"  # noqa: S108
+    for left in Path(parent).glob(f"{_PREFIX}*"):
+        _sweep(left)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as folder:
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the folder of a supervisor of this user that was killed: the lock went with it."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        inside = list(folder.iterdir())
+        # One that is empty may be a moment old, and not locked yet; one with anything else is not ours.
+        if inside and os.fstat(lock).st_uid == os.getuid() and all(each.is_socket() for each in inside):
+            for each in inside:
+                each.unlink()
+            folder.rmdir()
+    except OSError as error:
+        _LOG.info("%s is left as it is: %s", folder, error)
+    finally:
+        os.close(lock)
 
 
 async def _tell(gateway: Gateway, variants: Sequence[str], say: Say) -> None:

@@ -1,6 +1,9 @@
 """Worker processes that die, stop and lose their supervisor. The processes are real, the workers fakes."""
 
+import asyncio
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from service.supervisor import WorkerProcess
 from tests.gateway.serve_fakes import Served
 
 BODY: dict[str, Any] = {"image": {"base64": "YQ=="}, "prompts": [{"text": "truck"}]}
@@ -26,8 +30,8 @@ Start = Callable[..., Served]
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start a supervisor: `start("2", "demo")` has two workers of demo."""
     with ExitStack() as stack:
-        yield lambda *arguments, **environment: stack.enter_context(
-            Served(tmp_path / "log", *arguments, **environment)
+        yield lambda *arguments, log="log", **environment: stack.enter_context(
+            Served(tmp_path / log, *arguments, **environment)
         )
 
 
@@ -142,5 +146,66 @@ def test_a_worker_that_ignores_sigterm_is_killed(start: Start) -> None:
     (worker,) = served.workers()
     served.process.terminate()
     assert served.process.wait(20) == 0
-    served.wait_for("worker stubborn did not stop within 0.5 s and is killed")
+    served.wait_for("worker stubborn did not stop in time and is killed")
     assert not worker.is_running()
+
+
+def test_a_second_signal_does_not_wait_for_workers(start: Start) -> None:
+    served = start("1", "stubborn", EFFICIENTSAM3_DRAIN_S="600")
+    served.wait_for("stubborn is ready")
+    (worker,) = served.workers()
+    served.process.terminate()
+    # The gateway is gone, so it is the worker that is waited for.
+    while not _refused(served.url):
+        time.sleep(0.02)
+    served.process.terminate()
+    assert served.process.wait(20) == 0
+    assert not worker.is_running()
+
+
+def _refused(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/healthz")
+    except httpx.TransportError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_worker_that_is_stopped_as_it_starts_is_gone(steps: int) -> None:
+    marker = f"efficientsam3-test-{os.getpid()}-{steps}"
+    command = [sys.executable, "-c", "import time; time.sleep(600)", marker]
+
+    async def start_and_stop(parent_fd: int) -> None:
+        worker = WorkerProcess("worker", command, parent_fd)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await worker.stop(asyncio.get_running_loop().time() + 60, asyncio.Event())
+
+    with Path(os.devnull).open() as parent:
+        asyncio.run(start_and_stop(parent.fileno()))
+    left = [each for each in psutil.Process().children() if marker in each.cmdline()]
+    for each in left:
+        each.kill()
+    assert not left
+
+
+def test_the_folder_of_a_killed_supervisor_is_removed_and_that_of_a_living_one_kept(
+    start: Start, tmp_path: Path
+) -> None:
+    killed, living = start("1", "demo"), start("1", "demo", log="living")
+    for each in (killed, living):
+        each.wait_for("demo is ready")
+    left, kept = killed.folder(), living.folder()
+    (worker,) = killed.workers()
+    worker.kill()
+    killed.process.kill()
+    killed.process.wait()
+    foreign = tmp_path / "efficientsam3-checkout"
+    foreign.mkdir()
+    (foreign / "file").touch()
+    assert left.exists()
+    start("1", "demo", log="next").wait_for("demo is ready")
+    assert not left.exists()
+    assert kept.exists() and foreign.exists()
+    assert httpx.post(f"{living.url}/v1/segment", json=BODY, timeout=60).status_code == 200
