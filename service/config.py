@@ -4,11 +4,13 @@ Every setting is a field; its environment variable is `EFFICIENTSAM3_` and the f
 the command's options override it. Dictionaries and lists are JSON.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_cache_path
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -20,6 +22,27 @@ EngineName = Literal["auto", "openvino", "onnxruntime"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Entries = Annotated[int, Field(ge=1, le=MAX_ENTRIES)]
+
+_ADDRESS = re.compile(r"unix:/[^\0]+|([^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
+_REDIS = ("redis://", "rediss://", "unix://")
+
+
+def _address(value: str) -> str:
+    found = _ADDRESS.fullmatch(value)
+    if not found or int(found["port"] or 0) > 65535:
+        raise PydanticCustomError("address", "{value} is not host:port or unix:/path", {"value": repr(value)})
+    return value
+
+
+def _redis_url(value: str) -> str:
+    if value and not value.startswith(_REDIS):
+        # The address may hold a password: it is not repeated.
+        raise PydanticCustomError("redis_url", "it must begin with " + ", ".join(_REDIS))
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 
 
 class _Settings(BaseSettings):
@@ -59,7 +82,7 @@ class StoreSettings(_Settings):
 class WorkerSettings(Limits, StoreSettings):
     """One worker process: one artefact, one listener."""
 
-    listen: str = "127.0.0.1:50061"
+    listen: Address = "127.0.0.1:50061"
     """gRPC address: `host:port` or `unix:/path/to/socket`."""
     engine: EngineName = "auto"
     """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where installed, else onnxruntime."""
@@ -67,7 +90,7 @@ class WorkerSettings(Limits, StoreSettings):
     """`auto`: what the engine finds fastest on this processor (bf16 with AMX); `f32` for parity."""
     graph_precision: dict[str, Precision] = Field(default_factory=dict)
     """Precision by graph, over `precision`: `{"text_encoder": "f32"}`."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of the engine; 0: the processor's cores."""
     max_queued: PositiveInt = 64
     """Requests that may wait for the engine; one more is refused as `overloaded`."""
@@ -83,7 +106,7 @@ class GatewaySettings(Limits):
     """0: any free port."""
     grpc_port: Port = 8081
     """0: any free port."""
-    workers: dict[str, list[str]] = Field(default_factory=dict)
+    workers: dict[str, list[Address]] = Field(default_factory=dict)
     """Addresses of the workers by variant: `{"es-ev-m-mc-s0": ["10.0.0.5:50061", "unix:/run/a.sock"]}`."""
     default_variant: str = ""
     """The variant of requests that name none; empty: the first of `workers`."""
@@ -99,7 +122,7 @@ class GatewaySettings(Limits):
     """How long a stopping gateway goes on with the requests it has."""
     allowed_origins: list[str] = Field(default_factory=list)
     """Other origins whose pages may send requests: `["https://tool.example"]`."""
-    redis_url: str = ""
+    redis_url: RedisUrl = ""
     """Session store, `redis://host:port/db`; empty: none."""
 
 

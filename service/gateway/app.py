@@ -44,7 +44,9 @@ def make_app(
     _add_operations(app, router, telemetry, store)
     problems.install(app)
     openapi.install(app)
+    app.add_middleware(Outer, settings=settings, telemetry=telemetry)
     if settings.allowed_origins:
+        # Outermost, so that a page of an allowed origin may read every refusal.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
@@ -52,7 +54,6 @@ def make_app(
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    app.add_middleware(Outer, settings=settings, telemetry=telemetry)
     return app
 
 
@@ -86,10 +87,12 @@ def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
 
 
 def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry, store: RedisStore | None) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="The process lives")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz",
         summary="Requests are admitted; with `variant`: one of its workers is ready",
@@ -114,6 +117,7 @@ def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry, store: R
         )
         return JSONResponse(answer.model_dump(), 200 if answer.status == "ready" else 503)
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", summary="Prometheus metrics")
     async def metrics() -> Response:
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)

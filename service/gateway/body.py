@@ -77,6 +77,10 @@ async def _read_multipart(request: Request, max_bytes: int) -> pb.SegmentRequest
         ) from None
     try:
         image, text = [await _part(form, name) for name in _PARTS]
+        if isinstance(form["image"], str):
+            # The parser decoded it as text, which spoils an image.
+            detail = "The part 'image' must be a file: give it a filename."
+            raise ServiceError(Kind.INVALID_ARGUMENT, detail)
         if unknown := set(form) - set(_PARTS):
             detail = f"There is no part {min(unknown)[:100]!r}; the parts are 'image' and 'request'."
             raise ServiceError(Kind.INVALID_ARGUMENT, detail)

@@ -90,7 +90,12 @@ def _check_origin(headers: Headers, allowed: Sequence[str]) -> None:
     Only the page's own host is compared with ours: a proxy in front may speak another scheme than we do.
     """
     origin = headers.get("origin")
-    if origin is None or origin in allowed or origin.partition("://")[2] == headers.get("host"):
+    if (
+        origin is None
+        or origin in allowed
+        or "*" in allowed
+        or origin.partition("://")[2] == headers.get("host")
+    ):
         return
     detail = (
         f"Pages of {origin[:200]!r} may not send requests here; the setting allowed_origins can allow it."

@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from service.gateway.facts import describe
 from service.pb.efficientsam3.v1 import variants_pb2, variants_pb2_grpc
 from tests.gateway.conftest import House
 from tests.redis_server import RedisServer
@@ -207,6 +208,50 @@ def test_pages_of_other_origins_are_refused_unless_allowed(house: House) -> None
     assert answer.json()["type"] == "/problems/forbidden"
     allowed = house.http.get("/v1/variants", headers={"Origin": "https://tool.example"})
     assert allowed.headers["access-control-allow-origin"] == "https://tool.example"
+
+
+def test_every_origin_may_be_allowed(house: House) -> None:
+    house.open(allowed_origins=["*"])
+    answer = house.http.get("/v1/variants", headers={"Origin": "https://any.example"})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
+
+
+def test_an_allowed_page_may_read_every_refusal(house: House) -> None:
+    house.open(house.worker(), allowed_origins=["https://tool.example"], max_body_bytes=1000)
+    origin = {"Origin": "https://tool.example"}
+    large = house.http.post("/v1/segment", content=bytes(2000), headers=origin)
+    late = house.http.get("/v1/variants", headers={**origin, "X-Deadline-Ms": "soon"})
+    absent = house.http.get("/nowhere", headers=origin)
+    assert [large.status_code, late.status_code, absent.status_code] == [413, 400, 404]
+    for answer in (large, late, absent):
+        assert answer.headers["access-control-allow-origin"] == "https://tool.example"
+        assert answer.headers["x-request-id"] == answer.json()["instance"]
+    asked = {
+        **origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-deadline-ms",
+    }
+    assert house.http.options("/v1/segment", headers=asked).status_code == 200
+    asked["Origin"] = "https://evil.example"
+    refused = house.http.options("/v1/segment", headers=asked)
+    assert refused.status_code == 400 and "access-control-allow-origin" not in refused.headers
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/readyz?variant=demo"])
+def test_probes_may_ask_for_the_head_alone(house: House, path: str) -> None:
+    house.open(house.worker())
+    head, whole = house.http.head(path), house.http.get(path)
+    assert head.status_code == whole.status_code != 405
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert head.content == b"" != whole.content
+
+
+def test_what_a_variant_can_do_is_said_by_its_worker_alone() -> None:
+    told = describe("es-ev-m-mc-s0")
+    assert (told.image_encoder, told.text_encoder) == ("efficientvit_b1", "mobileclip_s0")
+    assert told.context_length and told.source
+    assert not (told.prompts or told.licence or told.digest)
+    assert describe("nope") == variants_pb2.Variant(name="nope")
 
 
 def test_the_documentation_page_asks_nothing_of_another_host(house: House) -> None:

@@ -193,6 +193,14 @@ def test_malformed_multipart_is_refused(served: House) -> None:
     post("Content-Type must be", content=b"x")
 
 
+def test_an_image_that_is_no_file_is_refused(served: House) -> None:
+    parts = {"image": (None, IMAGE), "request": (None, json.dumps(TRUCK))}
+    answer = served.http.post("/v1/segment", files=parts)
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid_argument")
+    assert answer.json()["detail"] == "The part 'image' must be a file: give it a filename."
+    assert not _worker(served).asked
+
+
 def test_a_body_over_the_limit_is_refused_announced_or_not(served: House) -> None:
     def chunks() -> Any:
         for _ in range(20):
