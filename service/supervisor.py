@@ -63,31 +63,20 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            process = await self._start()
-            code = await process.wait()
-            if loop.time() - started > _STEADY_S:
-                delay_s = _FIRST_DELAY_S
-            _LOG.error("%s %s; starting it again in %g s", self._name, _ended(code), delay_s)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, _MAX_DELAY_S)
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        # In a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
-        starting = asyncio.ensure_future(
-            asyncio.create_subprocess_exec(
+            # In a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone. Cancelled
+            # while it starts, asyncio kills the process itself.
+            self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(self._parent_fd,),
                 start_new_session=True,
             )
-        )
-        try:
-            self._process = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # Cut off here, a process that has begun would be known to nobody.
-            self._process = await starting
-            raise
-        return self._process
+            code = await self._process.wait()
+            if loop.time() - started > _STEADY_S:
+                delay_s = _FIRST_DELAY_S
+            _LOG.error("%s %s; starting it again in %g s", self._name, _ended(code), delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, _MAX_DELAY_S)
 
 
 async def serve(

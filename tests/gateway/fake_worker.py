@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from typing import Any
 
 import grpc
@@ -141,7 +142,7 @@ async def main(variant: str, address: str, parent_fd: int) -> None:
     worker = FakeWorker(variant, address)
     await worker.start()
     if variant == "stubborn":
-        done = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, partial(print, "asked to stop", flush=True))
 
     def watch_parent() -> None:
         os.read(parent_fd, 1)
