@@ -22,10 +22,12 @@ _LOG = logging.getLogger(__name__)
 
 # The health of this service is the worker's readiness: set when its graphs are loaded.
 HEALTH_SERVICE = "efficientsam3.v1.Segmentation"
-# A watch is opened again after this long, so that a frozen worker is found out.
-_WATCH_S = 3.0
-# A worker that takes longer than this to say how it is, is frozen.
-_ANSWER_S = 2.0
+# A watch is opened again after this long, so that a frozen worker is found out. Longer than `_ANSWER_S`, or
+# a watch would end before a frozen worker has failed to begin it.
+_WATCH_S = 6.0
+# A worker that takes longer than this to say how it is, is frozen: far longer than a busy machine delays it,
+# since what it has is then computed again elsewhere.
+_ANSWER_S = 5.0
 
 
 class State(StrEnum):

@@ -100,7 +100,7 @@ class Variant(_message.Message):
     image_encoder: _builtins.str
     """The image encoder's name, such as "efficientvit_b1"."""
     text_encoder: _builtins.str
-    """The text encoder's name, such as "MobileCLIP-S0"; empty when it has none."""
+    """The text encoder's name, such as "mobileclip_s0"; empty when it has none."""
     context_length: _builtins.int
     """Tokens that a text may have, its start and end included; longer texts are cut. 0 without text."""
     image_size: _builtins.int
