@@ -1,7 +1,7 @@
 """One request, computed: image bytes and prompts in, segments out. Knows graphs, not gRPC."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +55,21 @@ class Segmenter:
         self._texts: OrderedDict[bytes, Arrays] = OrderedDict()
         self.prompts = tuple(kind for kind in SERVED if kind in manifest.prompts)
 
+    def check(self, prompts: Iterable[pb.Prompt]) -> None:
+        """Raise `unsupported_prompt` for the first prompt that the graphs cannot serve. Thread-safe.
+
+        And `invalid_argument` for a text of which cleaning leaves nothing.
+        """
+        for index, prompt in enumerate(prompts):
+            self._check_served(f"prompts[{index}]", prompt)
+
     def segment(self, request: pb.SegmentRequest, go_on: GoOn = lambda: None) -> pb.SegmentResponse:
-        """Answer a request that `prompts.check` passed and that brings its image's bytes.
+        """Answer a request that `prompts.check` and `check` passed and that brings its image's bytes.
 
         `timings_ms` has the stages `decode`, each graph that ran, and `masks`. Raises ServiceError:
-        `unsupported_prompt`, `unsupported_image`, `payload_too_large`, `invalid_argument`; and what `go_on`
+        `unsupported_image`, `payload_too_large`, `invalid_argument`; and what `go_on`
         raises.
         """
-        for index, prompt in enumerate(request.prompts):
-            self._check_served(f"prompts[{index}]", prompt)
         run = _Run(self._engine, Stages(), go_on)
         with run.stages("decode"):
             picture = decode(request.image.data, self._limits, self._manifest.image_size)

@@ -24,11 +24,12 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         self._limits = limits
 
     async def Segment(self, request: pb.SegmentRequest, context: Any) -> pb.SegmentResponse:  # noqa: N802
-        """Check, queue, compute."""
+        """Check, queue, compute. What cannot be served is refused before it waits."""
         ticket = Ticket(context.time_remaining())
         check(request, self._limits)
         check_variant(request.variant, self._variant)
         _check_source(request.image)
+        self._segmenter.check(request.prompts)
         return await self._lane.run(functools.partial(self._compute, request, ticket), ticket)
 
     def _compute(self, request: pb.SegmentRequest, ticket: Ticket) -> pb.SegmentResponse:

@@ -35,6 +35,20 @@ def test_a_full_queue_refuses_and_the_rest_are_answered(start: Start) -> None:
     run(scenario())
 
 
+def test_what_cannot_be_served_is_refused_without_waiting(start: Start) -> None:
+    async def scenario() -> None:
+        async with start() as client:
+            client.engine.before = gate = Gate("image_encoder")
+            running = asyncio.create_task(client.segment(asking()))
+            await gate.reached()
+            click = pb.Prompt(points=[pb.Point(x=1, y=1)])
+            assert (await client.refused(asking(click))).kind == Kind.UNSUPPORTED_PROMPT
+            gate.open()
+            await running
+
+    run(scenario())
+
+
 def test_a_request_whose_deadline_passed_in_the_queue_is_not_computed(start: Start) -> None:
     async def scenario() -> None:
         async with start() as client:
