@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health
 
-from service.config import MIB, GatewaySettings
+from service import rpc_server
+from service.config import GatewaySettings
 from service.gateway.call import Call, recorded
 from service.gateway.router import Router
 from service.pb.efficientsam3.v1 import (
@@ -16,10 +16,8 @@ from service.pb.efficientsam3.v1 import (
     variants_pb2,
     variants_pb2_grpc,
 )
-from service.rpc import REQUEST_ID, ErrorsAsStatuses
+from service.rpc import REQUEST_ID
 from service.telemetry import Telemetry
-
-SERVICES = ("efficientsam3.v1.Segmentation", "efficientsam3.v1.Variants")
 
 # A client that stops waiting at its deadline hears nothing later: what we have to say comes before it.
 _HEAD_START_S = 0.1
@@ -31,21 +29,9 @@ def make_server(
     settings: GatewaySettings, router: Router, telemetry: Telemetry, state: health.aio.HealthServicer
 ) -> grpc.aio.Server:
     """The server, without a port yet."""
-    options = [
-        # Above the body's limit, so that a message in between is refused by `prompts.check`, with its kind.
-        ("grpc.max_receive_message_length", 2 * settings.max_body_bytes + MIB),
-        ("grpc.max_send_message_length", -1),
-        # Two gateways on one port would share its calls by chance.
-        ("grpc.so_reuseport", 0),
-    ]
-    server = grpc.aio.server(interceptors=(ErrorsAsStatuses(),), options=options)
     calls = _Calls(settings, telemetry)
-    segmentation_pb2_grpc.add_SegmentationServicer_to_server(Segmentation(router, calls), server)
-    variants_pb2_grpc.add_VariantsServicer_to_server(Variants(router, calls), server)
-    health_pb2_grpc.add_HealthServicer_to_server(state, server)
-    services = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(services, server)
-    return server
+    segmentation, variants = Segmentation(router, calls), Variants(router, calls)
+    return rpc_server.make_server(segmentation, variants, state, settings.max_body_bytes)
 
 
 class _Calls:

@@ -17,11 +17,10 @@ from service.pb.efficientsam3.v1 import (
     variants_pb2_grpc,
 )
 from service.rpc import REQUEST_ID_KEY, from_rpc_error
+from service.rpc_server import SEGMENTATION
 
 _LOG = logging.getLogger(__name__)
 
-# The health of this service is the worker's readiness: set when its graphs are loaded.
-HEALTH_SERVICE = "efficientsam3.v1.Segmentation"
 # A watch is opened again after this long, so that a frozen worker is found out. Longer than `_ANSWER_S`, or
 # a watch would end before a frozen worker has failed to begin it.
 _WATCH_S = 6.0
@@ -136,7 +135,8 @@ class Worker:
 
         A watch is not left open on a worker that is not ready: it would hold up one that is stopping.
         """
-        asked = health_pb2.HealthCheckRequest(service=HEALTH_SERVICE)
+        # The health of this service is the worker's readiness: set when its graphs have been warmed.
+        asked = health_pb2.HealthCheckRequest(service=SEGMENTATION)
         watch = self._health.Watch(asked, timeout=_WATCH_S)
         try:
             # A watch begins with the worker's health as it is: only a frozen worker leaves that unsaid.

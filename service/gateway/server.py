@@ -14,6 +14,7 @@ from service.config import GatewaySettings
 from service.gateway import grpc_api
 from service.gateway.app import make_app
 from service.gateway.router import Describe, Router
+from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
 
@@ -124,7 +125,7 @@ class Gateway:
         except RuntimeError as error:
             self._socket.close()
             raise ListenError(f"cannot listen on {address} for gRPC: {error}") from error
-        for service in grpc_api.SERVICES:
+        for service in SERVICES:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))

@@ -8,27 +8,20 @@ import signal
 from dataclasses import dataclass
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 from PIL import Image
 
 from model_store import artifact as artifacts
 from model_store.artifact import Artifact, ArtifactError
-from service.config import MIB, WorkerSettings
+from service.config import WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
-from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2, variants_pb2_grpc
-from service.rpc import ErrorsAsStatuses
+from service.rpc_server import SERVICES, make_server
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
 from service.worker.segmenter import VISUAL, Segmenter
 from service.worker.servicer import SegmentationServicer, VariantsServicer, describe
 from service.worker.tokenizer import TextTokenizer
 
-SERVICES = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in ((pb, "Segmentation"), (variants_pb2, "Variants"))
-)
-TOKENIZER = "tokenizer.json"
 _LAST_ANSWERS_S = 1.0
 
 _LOG = logging.getLogger(__name__)
@@ -83,21 +76,20 @@ class Worker:
         """Take calls at `settings.listen`, NOT_SERVING as yet. Raises StartError."""
         manifest = artifact.manifest
         try:
-            tokenize = TextTokenizer(artifact.folder / TOKENIZER, manifest.context_length, manifest.tokens)
+            tokenize = TextTokenizer(
+                artifact.folder / artifacts.TOKENIZER, manifest.context_length, manifest.tokens
+            )
         except ValueError as error:
             raise StartError(str(error)) from error
         segmenter = Segmenter(manifest, engine, tokenize, settings)
         lane = Lane(settings.max_queued)
-        server = _server(settings)
-        segmentation_pb2_grpc.add_SegmentationServicer_to_server(
-            SegmentationServicer(manifest.variant, segmenter, lane, settings), server
-        )
-        variants_pb2_grpc.add_VariantsServicer_to_server(
-            VariantsServicer(describe(artifact, segmenter.prompts)), server
-        )
         state = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(state, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        server = make_server(
+            SegmentationServicer(manifest.variant, segmenter, lane, settings),
+            VariantsServicer(describe(artifact, segmenter.prompts)),
+            state,
+            settings.max_body_bytes,
+        )
         worker = cls(server, state, lane, segmenter, settings.drain_s, 0)
         await worker._say(_NOT_SERVING)
         try:
@@ -132,17 +124,6 @@ class Worker:
     async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for service in ("", *SERVICES):
             await self.health.set(service, state)
-
-
-def _server(settings: WorkerSettings) -> grpc.aio.Server:
-    """A server whose hard limit leaves room for our own refusal, which says what the limit is."""
-    options = [
-        ("grpc.max_receive_message_length", 2 * settings.max_body_bytes + MIB),
-        ("grpc.max_send_message_length", -1),
-        # Two workers on one port would share it in silence.
-        ("grpc.so_reuseport", 0),
-    ]
-    return grpc.aio.server(interceptors=[ErrorsAsStatuses()], options=options)
 
 
 def _stop_event(parent_fd: int | None) -> asyncio.Event:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.artifact import TOKENIZER, Artifact
+from model_store.artifact import TOKENIZER, Artifact, Manifest
 from service.config import Limits, WorkerSettings
 from service.worker.engines import Engine, open_engine
 from service.worker.image import decode
@@ -22,7 +22,6 @@ from service.worker.tokenizer import TextTokenizer
 Array = NDArray[Any]
 # Largest absolute differences allowed in f32 (students.md, section 13).
 FEATURES = 1e-4
-IMAGE_SIZE = 1008
 MASKS = 5e-4
 # (goldens of the whole student, goldens of its image encoder) by variant and picture.
 GOLDENS = {
@@ -55,7 +54,7 @@ class Difference:
 def measure(loaded: Artifact, engine_name: str, precision: str, reference: Path) -> list[Difference]:
     """Every golden of the artefact's variant, compared with what the engine gives at that precision."""
     with opened(loaded, engine_name, precision) as (engine, tokenize):
-        return list(_differences(engine, tokenize, loaded.manifest.variant, reference))
+        return list(_differences(engine, tokenize, loaded.manifest, reference))
 
 
 @contextmanager
@@ -71,14 +70,14 @@ def opened(loaded: Artifact, engine_name: str, precision: str) -> Iterator[tuple
 
 
 def _differences(
-    engine: Engine, tokenize: TextTokenizer, variant: str, reference: Path
+    engine: Engine, tokenize: TextTokenizer, manifest: Manifest, reference: Path
 ) -> Iterator[Difference]:
     yield from _texts(engine, tokenize, reference)
     for (name, picture), (full, encoder) in GOLDENS.items():
-        if name != variant:
+        if name != manifest.variant:
             continue
         file = (reference / "pictures" / f"{picture}.jpg").read_bytes()
-        pixels = decode(file, Limits(), IMAGE_SIZE).pixels
+        pixels = decode(file, Limits(), manifest.image_size).pixels
         embedding = engine.run("image_encoder", {"pixels": pixels[np.newaxis]})
         features = engine.run("concept_features", embedding)
         if encoder:

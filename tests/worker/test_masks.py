@@ -12,9 +12,6 @@ from pycocotools import mask as coco
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.worker import masks
 
-# pycocotools' decode is not written for numpy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 Array = NDArray[Any]
 
 

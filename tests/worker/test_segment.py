@@ -14,9 +14,6 @@ from service.worker.segmenter import Segmenter
 from service.worker.tokenizer import TextTokenizer
 from tests.worker.conftest import FakeEngine, Start, asking, run
 
-# pycocotools' decode is not written for numpy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 DOG = pb.Prompt(text="dog")
 ALL = 0.01
 
