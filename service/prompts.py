@@ -30,6 +30,11 @@ def check(request: pb.SegmentRequest, limits: Limits) -> None:
     _check_options(request.options, limits)
 
 
+def is_concept(prompt: pb.Prompt) -> bool:
+    """True: every instance of a concept is asked for. False: one object is."""
+    return bool(prompt.text or prompt.exemplars)
+
+
 def _check_image(image: pb.Image) -> None:
     source = image.WhichOneof("source")
     if source is None:
@@ -39,14 +44,13 @@ def _check_image(image: pb.Image) -> None:
 
 
 def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:
-    is_concept = bool(prompt.text or prompt.exemplars)
     is_object = bool(prompt.points) or prompt.HasField("box") or prompt.HasField("mask")
-    if is_concept and is_object:
+    if is_concept(prompt) and is_object:
         raise _invalid(
             f"{path} mixes a concept (text, exemplars) with an object (points, box, mask): "
             "send them as two prompts."
         )
-    if not is_concept and not is_object:
+    if not is_concept(prompt) and not is_object:
         raise _invalid(f"{path} is empty: give text and/or exemplars, or points, a box and/or a mask.")
     _check_text(f"{path}.text", prompt.text, limits)
     _check_count(f"{path}.exemplars", len(prompt.exemplars), limits.max_exemplars)
