@@ -45,6 +45,16 @@ class SegmentationStub:
                 request_serializer=efficientsam3_dot_v1_dot_segmentation__pb2.SegmentRequest.SerializeToString,
                 response_deserializer=efficientsam3_dot_v1_dot_segmentation__pb2.SegmentResponse.FromString,
                 _registered_method=True)
+        self.EncodeImage = channel.unary_unary(
+                '/efficientsam3.v1.Segmentation/EncodeImage',
+                request_serializer=efficientsam3_dot_v1_dot_segmentation__pb2.EncodeImageRequest.SerializeToString,
+                response_deserializer=efficientsam3_dot_v1_dot_segmentation__pb2.EncodeImageResponse.FromString,
+                _registered_method=True)
+        self.DeleteImage = channel.unary_unary(
+                '/efficientsam3.v1.Segmentation/DeleteImage',
+                request_serializer=efficientsam3_dot_v1_dot_segmentation__pb2.DeleteImageRequest.SerializeToString,
+                response_deserializer=efficientsam3_dot_v1_dot_segmentation__pb2.DeleteImageResponse.FromString,
+                _registered_method=True)
 
 
 class SegmentationServicer:
@@ -64,6 +74,20 @@ class SegmentationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EncodeImage(self, request, context):
+        """Encodes an image and keeps it, so that requests can name it by its id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteImage(self, request, context):
+        """Forgets a kept image. Deleting one that is not kept is an error of the kind `image_not_found`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SegmentationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -71,6 +95,16 @@ def add_SegmentationServicer_to_server(servicer, server):
                     servicer.Segment,
                     request_deserializer=efficientsam3_dot_v1_dot_segmentation__pb2.SegmentRequest.FromString,
                     response_serializer=efficientsam3_dot_v1_dot_segmentation__pb2.SegmentResponse.SerializeToString,
+            ),
+            'EncodeImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.EncodeImage,
+                    request_deserializer=efficientsam3_dot_v1_dot_segmentation__pb2.EncodeImageRequest.FromString,
+                    response_serializer=efficientsam3_dot_v1_dot_segmentation__pb2.EncodeImageResponse.SerializeToString,
+            ),
+            'DeleteImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteImage,
+                    request_deserializer=efficientsam3_dot_v1_dot_segmentation__pb2.DeleteImageRequest.FromString,
+                    response_serializer=efficientsam3_dot_v1_dot_segmentation__pb2.DeleteImageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -106,6 +140,60 @@ class Segmentation:
             '/efficientsam3.v1.Segmentation/Segment',
             efficientsam3_dot_v1_dot_segmentation__pb2.SegmentRequest.SerializeToString,
             efficientsam3_dot_v1_dot_segmentation__pb2.SegmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EncodeImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/efficientsam3.v1.Segmentation/EncodeImage',
+            efficientsam3_dot_v1_dot_segmentation__pb2.EncodeImageRequest.SerializeToString,
+            efficientsam3_dot_v1_dot_segmentation__pb2.EncodeImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/efficientsam3.v1.Segmentation/DeleteImage',
+            efficientsam3_dot_v1_dot_segmentation__pb2.DeleteImageRequest.SerializeToString,
+            efficientsam3_dot_v1_dot_segmentation__pb2.DeleteImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class SegmentationStub:
     """Every prompt of the request is answered, in order. Errors carry google.rpc.ErrorInfo whose
     `reason` is the kind of error.
     """
+    EncodeImage: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.EncodeImageRequest, _segmentation_pb2.EncodeImageResponse]
+    """Encodes an image and keeps it, so that requests can name it by its id."""
+    DeleteImage: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.DeleteImageRequest, _segmentation_pb2.DeleteImageResponse]
+    """Forgets a kept image. Deleting one that is not kept is an error of the kind `image_not_found`."""
 
 @_typing.type_check_only
 class SegmentationAsyncStub(SegmentationStub):
@@ -59,6 +63,10 @@ class SegmentationAsyncStub(SegmentationStub):
     """Every prompt of the request is answered, in order. Errors carry google.rpc.ErrorInfo whose
     `reason` is the kind of error.
     """
+    EncodeImage: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.EncodeImageRequest, _segmentation_pb2.EncodeImageResponse]  # type: ignore[assignment]
+    """Encodes an image and keeps it, so that requests can name it by its id."""
+    DeleteImage: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.DeleteImageRequest, _segmentation_pb2.DeleteImageResponse]  # type: ignore[assignment]
+    """Forgets a kept image. Deleting one that is not kept is an error of the kind `image_not_found`."""
 
 class SegmentationServicer(metaclass=_abc_1.ABCMeta):
     """Segmentation of one image. Workers serve this, the gateway serves it too and forwards, and HTTP's
@@ -78,5 +86,21 @@ class SegmentationServicer(metaclass=_abc_1.ABCMeta):
         """Every prompt of the request is answered, in order. Errors carry google.rpc.ErrorInfo whose
         `reason` is the kind of error.
         """
+
+    @_abc_1.abstractmethod
+    def EncodeImage(
+        self,
+        request: _segmentation_pb2.EncodeImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_segmentation_pb2.EncodeImageResponse, _abc.Awaitable[_segmentation_pb2.EncodeImageResponse]]:
+        """Encodes an image and keeps it, so that requests can name it by its id."""
+
+    @_abc_1.abstractmethod
+    def DeleteImage(
+        self,
+        request: _segmentation_pb2.DeleteImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_segmentation_pb2.DeleteImageResponse, _abc.Awaitable[_segmentation_pb2.DeleteImageResponse]]:
+        """Forgets a kept image. Deleting one that is not kept is an error of the kind `image_not_found`."""
 
 def add_SegmentationServicer_to_server(servicer: SegmentationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
