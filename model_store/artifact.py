@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
@@ -58,10 +58,11 @@ class Manifest:
     """What an artefact is, what it was made from, and what its graphs take and give."""
 
     variant: str
-    # e.g. "efficientvit_b1"; "mobileclip_s0".
+    # e.g. "efficientvit_b1".
     image_encoder: str
+    # e.g. "mobileclip_s0"; empty where there is no graph of it.
     text_encoder: str
-    # Tokens per text, start and end included.
+    # Tokens per text, start and end included; 0 without a text encoder.
     context_length: int
     # Side of the square that pictures are resized to (bilinear, antialiased, aspect ignored), pixels.
     image_size: int
@@ -69,20 +70,26 @@ class Manifest:
     mask_size: int
     # Kinds of prompt that the graphs can serve: "text", "exemplar_box", ...
     prompts: tuple[str, ...]
+    # The other kinds, each with what is missing for it.
+    unserved: Mapping[str, str]
     # Default score threshold, 0..1.
     score_threshold: float
-    # Trained parameters in the graphs.
-    parameters: int
+    # Trained parameters by part.
+    parameters: Mapping[str, int]
     # True: the weights are synthetic.
     synthetic: bool
     licence: str
-    # {"file", "sha256", "bytes"} of the checkpoint, or {"recipe"} of synthetic weights.
+    # {"file", "sha256", "bytes"} of the checkpoint, and where it came from; "filled_from" has the same of the
+    # file that parts missing from it were taken from. Or {"recipe"} of synthetic weights.
     source: Mapping[str, Any]
-    # {"keys", "used", "unused_groups"}: how the checkpoint's keys were accounted for.
+    # {"keys", "used", "unused_groups", "position_rows", "filled"}: how the keys were accounted for.
     audit: Mapping[str, Any]
     # How an image becomes `pixels`, in words and numbers.
     preprocessing: Mapping[str, Any]
     graphs: Mapping[str, Graph]
+    # Numbers that the graphs do not hold. `no_memory`: added to each cell of interactive_x1 where an object
+    # has no past, which makes `conditioned` of it.
+    constants: Mapping[str, tuple[float, ...]]
     # Other files of the artefact by name: sha256.
     files: Mapping[str, str] = field(default_factory=dict)
     # Ids that are not the tokenizer's business: "start" and "end" of a text, and "padding" after it.

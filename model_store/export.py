@@ -28,7 +28,7 @@ from model_store.networks.student import Student
 _OPSET = 20
 # Sizes given to the dynamic axes while tracing: unlike one another and unlike 0 and 1, which the exporter
 # would take for constants.
-_TRACED = {"N": 2, "B": 3, "K": 4, "P": 21, "Q": 5}
+_TRACED = {"N": 2, "B": 3, "J": 6, "K": 4, "P": 21, "Q": 5}
 
 Report = Callable[[str, float], None]
 Arrays = dict[str, NDArray[Any]]
@@ -38,20 +38,21 @@ class ExportError(StoreError):
     """A graph could not be exported, or does not agree with its torch module."""
 
 
-def export(student: Student, folder: Path, report: Report) -> dict[str, Graph]:
+def export(student: Student, folder: Path, report: Report, *, texts: bool = True) -> dict[str, Graph]:
     """Writes `<graph>.onnx` for every graph of the student into the folder.
 
     Each is run by onnxruntime on what the sample picture and text give it, and compared with torch.
 
     Args:
         report: called with ("export <graph>" or "check <graph>", fraction 0..1).
+        texts: False leaves the text encoder out.
 
     Raises:
         ExportError: a graph differs from its module by more than its bound.
     """
     values = _sample_inputs(student)
     made: dict[str, Graph] = {}
-    for spec in graphs(student.sizes):
+    for spec in graphs(student, texts=texts):
         report(f"export {spec.name}", 0.0)
         path = folder / f"{spec.name}.onnx"
         write_graph(spec, spec.folded(student), path)
@@ -123,25 +124,27 @@ def _dynamic(tensor: Tensor) -> dict[int, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on how it names axes; its errors are exceptions."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the exporter's notes on how it names axes and constants; its errors are exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _sample_inputs(student: Student) -> Arrays:
-    """What no graph gives: the picture, the text, one exemplar box and one padding box."""
+    """What no graph gives."""
     return {
         "pixels": sample.picture(student.sizes.image_size)[None],
         "tokens": sample.tokens(student.sizes.text.context),
-        "exemplar_boxes": np.array([[[0.44, 0.42, 0.9, 0.8], [0, 0, 0, 0]]], dtype=np.float32),
-        "exemplar_labels": np.array([[1, -10]], dtype=np.int32),
+        **sample.exemplars(),
+        **sample.objects(student.sizes.mask_size),
     }
 
 
@@ -150,15 +153,33 @@ def _compare(spec: GraphSpec, student: Student, path: Path, values: Arrays) -> M
     names = [tensor.name for tensor in spec.outputs]
     feeds = {tensor.name: values[tensor.name] for tensor in spec.inputs}
     expected = run_torch(spec.reference(student), list(feeds.values()))
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(names, feeds)
+    found = _run_onnx(path, names, feeds)
     difference = {name: _largest(a, b) for name, a, b in zip(names, expected, found, strict=True)}
     values.update(zip(names, expected, strict=True))
+    if spec.name == "interactive_features":
+        values["conditioned"] = _without_past(student, values)
     beyond = {name: value for name, value in difference.items() if not value <= spec.bound}
     if beyond:
         listed = ", ".join(f"{name} by {value:.1e}" for name, value in beyond.items())
         raise ExportError(f"the graph {spec.name} differs from its module: {listed}; bound {spec.bound:.0e}")
     return difference
+
+
+def _without_past(student: Student, values: Arrays) -> NDArray[np.float32]:
+    """`conditioned` for the objects of the sample, none of which has a past."""
+    no_memory = student.objects.no_memory.numpy().reshape(1, -1, 1, 1)
+    conditioned: NDArray[np.float32] = (values["interactive_x1"] + no_memory)[values["image"]]
+    return conditioned
+
+
+def _run_onnx(path: Path, names: Sequence[str], feeds: Arrays) -> list[NDArray[Any]]:
+    options = onnxruntime.SessionOptions()
+    # One run needs no arena, which would keep several attention matrices (860 MB each) beside the one in use.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    found: list[NDArray[Any]] = session.run(list(names), feeds)
+    return found
 
 
 def run_torch(module: nn.Module, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

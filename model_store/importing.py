@@ -1,9 +1,6 @@
 """Making artefacts: from a released checkpoint, or from weights of our own recipe."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,40 +9,78 @@ from torch import Tensor
 
 from model_store import artifact, checkpoint, registry, tokenizer
 from model_store.artifact import Manifest, StoreError
+from model_store.assembly import CONCEPT_PARTS, OBJECT_PARTS, assemble, position_rows
 from model_store.export import Report, export
 from model_store.networks.sizes import Sizes, sizes_of
 from model_store.networks.student import Student, blank, build, shapes
+from model_store.staging import staged
 from model_store.synthetic import RECIPE, calibrate, weights
 
-# What the graphs made here can serve.
-_PROMPTS = ("text", "exemplar_box")
+# Kinds of prompt, and the parts of a student that each needs.
+_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "text": CONCEPT_PARTS,
+    "exemplar_box": CONCEPT_PARTS,
+    "exemplar_point": CONCEPT_PARTS,
+    "points": OBJECT_PARTS,
+    "box": OBJECT_PARTS,
+    "mask": OBJECT_PARTS,
+}
+_LEFT_OUT = "its text encoder was left out at import, which --with-text puts in"
 
 
-def import_checkpoint(name: str, path: Path, store: Path, report: Report) -> Path:
+def import_checkpoint(
+    name: str,
+    path: Path,
+    store: Path,
+    report: Report,
+    *,
+    fill_from: Path | None = None,
+    origin: Mapping[str, Any] | None = None,
+    context: int | None = None,
+    texts: bool | None = None,
+) -> Path:
     """Turns a released checkpoint into the artefact `<store>/<name>`.
 
     Args:
         path: .pt, .pth or .safetensors.
         report: called with (stage, fraction 0..1) as the work goes on.
+        fill_from: a second such file, from which parts that the first lacks are taken.
+        origin: where the first file came from; recorded beside its name and digest.
+        context: tokens per text; None for the variant's own.
+        texts: False leaves the text encoder out. None: only SAM3's, which is larger than all else.
 
     Returns:
         The artefact's folder. On failure the store is as it was.
 
     Raises:
         registry.UnknownVariantError: no variant has that name.
-        StoreError: the variant cannot be made here, the checkpoint's audit failed, or a graph differs from
-            its module by more than its bound.
+        StoreError: the checkpoint's audit failed, or a graph differs from its module by more than its bound.
     """
-    variant = _runnable(name)
-    sizes = sizes_of(variant)
+    variant = registry.find(name)
+    sizes = sizes_of(variant, context)
     report("read checkpoint", 0.0)
     tensors = checkpoint.read(path)
+    fill = checkpoint.read(fill_from) if fill_from else None
     report("read checkpoint", 1.0)
     report("audit weights", 0.0)
-    taken, account = checkpoint.audit(tensors, shapes(blank(sizes)), sizes.text.context)
-    source = {"file": path.name, "sha256": artifact.sha256_of(path), "bytes": path.stat().st_size}
+    _check_context(name, sizes, position_rows(tensors) or position_rows(fill or {}))
+    assembly = assemble(sizes, tensors, fill, interpolate_positions=variant.positions == "interpolated")
+    source = _file(path) | dict(origin or {})
+    if assembly.audit.filled and fill_from:
+        source["filled_from"] = _file(fill_from)
     report("audit weights", 1.0)
-    return make(variant, sizes, taken, store, report, source, asdict(account), synthetic=False)
+    student = build(sizes, assembly.weights, assembly.abilities)
+    texts = sizes.text.network != "sam3" if texts is None else texts
+    return make(
+        variant,
+        student,
+        store,
+        report,
+        source,
+        asdict(assembly.audit),
+        texts=texts,
+        lacking=assembly.lacking,
+    )
 
 
 def synthesize(name: str, store: Path, report: Report) -> Path:
@@ -53,7 +88,7 @@ def synthesize(name: str, store: Path, report: Report) -> Path:
 
     Arguments, result and errors as for `import_checkpoint`.
     """
-    variant = _runnable(name)
+    variant = registry.find(name)
     sizes = sizes_of(variant)
     report("fill weights", 0.0)
     made = weights(shapes(blank(sizes)))
@@ -61,55 +96,59 @@ def synthesize(name: str, store: Path, report: Report) -> Path:
     report("calibrate scores", 0.0)
     calibrate(sizes, made, variant.score_threshold)
     report("calibrate scores", 1.0)
-    account = {"keys": len(made), "used": len(made), "unused_groups": {}}
-    return make(variant, sizes, made, store, report, {"recipe": RECIPE}, account, synthetic=True)
-
-
-def _runnable(name: str) -> registry.Variant:
-    variant = registry.find(name)
-    if not variant.runnable:
-        can = ", ".join(row.name for row in registry.variants().values() if row.runnable)
-        raise StoreError(f"{name} cannot be made by this version, which makes {can}")
-    return variant
+    account = {"keys": len(made), "used": len(made), "unused_groups": {}, "position_rows": 0, "filled": {}}
+    student = build(sizes, made)
+    texts = sizes.text.network != "sam3"
+    return make(variant, student, store, report, {"recipe": RECIPE}, account, texts=texts)
 
 
 def make(
     variant: registry.Variant,
-    sizes: Sizes,
-    made: Mapping[str, Tensor],
+    student: Student,
     store: Path,
     report: Report,
     source: Mapping[str, Any],
     audit: Mapping[str, Any],
     *,
-    synthetic: bool,
+    texts: bool = True,
+    lacking: tuple[str, ...] = (),
 ) -> Path:
-    """Builds the student of these sizes and weights, and puts its artefact in the store.
+    """Puts the artefact of a student in the store.
+
+    Args:
+        texts: False leaves the text encoder out.
+        lacking: parts that the student has no weights of, of `assembly.PARTS`.
 
     Raises:
         StoreError: a graph differs from its module by more than its bound; the store is as it was.
     """
-    student = build(sizes, made)
-    with _staged(store, variant.name) as folder:
-        graphs = export(student, folder, report)
+    sizes = student.sizes
+    unserved = {kind: _missing(lacking, parts) for kind, parts in _NEEDS.items() if set(parts) & set(lacking)}
+    has_texts = texts and student.abilities.concepts
+    if student.abilities.concepts and not texts:
+        unserved["text"] = _LEFT_OUT
+    with staged(store, variant.name) as folder:
+        graphs = export(student, folder, report, texts=texts)
         report("write artefact", 0.0)
         tokenizer.build().save(str(folder / artifact.TOKENIZER))
         manifest = Manifest(
             variant=variant.name,
             image_encoder=variant.image_encoder,
-            text_encoder=variant.text_encoder,
-            context_length=sizes.text.context,
+            text_encoder=variant.text_encoder if has_texts else "",
+            context_length=sizes.text.context if has_texts else 0,
             image_size=sizes.image_size,
             mask_size=sizes.mask_size,
-            prompts=tuple(prompt for prompt in _PROMPTS if prompt in variant.prompts),
+            prompts=tuple(kind for kind in _NEEDS if kind not in unserved),
+            unserved=unserved,
             score_threshold=variant.score_threshold,
-            parameters=_parameters(student),
-            synthetic=synthetic,
-            licence="Apache-2.0" if synthetic else variant.licence,
+            parameters=_parameters(student, texts=has_texts),
+            synthetic="recipe" in source,
+            licence="Apache-2.0" if "recipe" in source else variant.licence,
             source=source,
             audit=audit,
             preprocessing=_preprocessing(sizes),
             graphs=graphs,
+            constants=_constants(student),
             files={artifact.TOKENIZER: artifact.sha256_of(folder / artifact.TOKENIZER)},
         )
         artifact.write(folder, manifest)
@@ -117,8 +156,42 @@ def make(
     return store / variant.name
 
 
-def _parameters(student: Student) -> int:
-    return sum(parameter.numel() for parameter in student.parameters())
+def _check_context(name: str, sizes: Sizes, rows: int) -> None:
+    if 0 < rows < sizes.text.context:
+        raise StoreError(
+            f"the file's position table has {rows} rows, and {name} reads texts of {sizes.text.context} "
+            f"tokens: it is another variant's, or --context {rows} is meant"
+        )
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "sha256": artifact.sha256_of(path), "bytes": path.stat().st_size}
+
+
+def _missing(lacking: tuple[str, ...], parts: tuple[str, ...]) -> str:
+    missing = [part for part in lacking if part in parts]
+    return f"its checkpoint has no {' and no '.join(missing)}, which --fill-from FILE puts in"
+
+
+def _parameters(student: Student, *, texts: bool) -> dict[str, int]:
+    """By part; the image encoder's trunk and projection head apart."""
+    counts: dict[str, int] = {}
+    for name, parameter in student.named_parameters():
+        if name.startswith("image."):
+            part = "projection head" if name.startswith("image.head.") else "trunk"
+        else:
+            part = name.partition(".")[0].replace("_", " ")
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    if not texts:
+        counts.pop("text", None)
+    return counts
+
+
+def _constants(student: Student) -> dict[str, tuple[float, ...]]:
+    if not student.abilities.objects:
+        return {}
+    no_memory: Tensor = student.objects.no_memory
+    return {"no_memory": tuple(no_memory.flatten().tolist())}
 
 
 def _preprocessing(sizes: Sizes) -> dict[str, Any]:
@@ -128,21 +201,3 @@ def _preprocessing(sizes: Sizes) -> dict[str, Any]:
         "resize": "bilinear, antialiased, half-pixel centres, aspect ignored; rounded to whole levels",
         "levels": "uint8 0..255; (x / 255 - 0.5) / 0.5 is the graph's first step",
     }
-
-
-@contextmanager
-def _staged(store: Path, name: str) -> Iterator[Path]:
-    """A folder to fill, which becomes `<store>/<name>` if nothing fails and vanishes if something does."""
-    store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=store) as staging:
-        made, old = Path(staging, "new"), Path(staging, "old")
-        made.mkdir()
-        yield made
-        if (store / name).exists():
-            (store / name).replace(old)
-        try:
-            made.replace(store / name)
-        except OSError:
-            if old.exists():
-                shutil.move(old, store / name)
-            raise

@@ -38,36 +38,43 @@ class Variant:
     score_threshold: float
     # "dense", "perceiver" or "" (the file has no tracker).
     memory: str
-    # Kinds of prompt the released file has the parts for.
-    prompts: tuple[str, ...]
-    # True: networks for all its parts are here, so that it can be imported and synthesized.
-    runnable: bool
+    # What becomes of a position table longer than the context: "cut" or "interpolated".
+    positions: str
+    # Name of a variant whose released file has the parts that this one's lacks; empty where it lacks none.
+    fill_from: str
+    # Published millions of parameters of the whole file; 0 where none were published.
+    published_millions: float
 
 
 class UnknownVariantError(LookupError):
     """There is no row of that name; the message names those that come close."""
 
 
-def _row(name: str, fields: dict[str, Any], networks: dict[str, list[str]]) -> Variant:
-    runnable = (
-        fields["image_encoder"] in networks["image_encoders"]
-        and fields["text_encoder"] in networks["text_encoders"]
-        and fields["memory"] in networks["memories"]
-    )
-    lists: dict[str, Any] = {key: tuple(fields.pop(key, ())) for key in ("aliases", "prompts")}
-    return Variant(name=name, file=fields.pop("file", ""), runnable=runnable, **lists, **fields)
+def _row(name: str, fields: dict[str, Any]) -> Variant:
+    return Variant(name=name, aliases=tuple(fields.pop("aliases", ())), file=fields.pop("file", ""), **fields)
+
+
+@cache
+def published() -> Mapping[str, float]:
+    """Published millions of parameters of each encoder, by its name."""
+    table: dict[str, float] = _table()["published"]
+    return MappingProxyType(table)
+
+
+def _table() -> dict[str, Any]:
+    return tomllib.loads(files("model_store").joinpath("variants.toml").read_text("utf-8"))
 
 
 @cache
 def variants() -> Mapping[str, Variant]:
     """Every variant by its name, in the file's order. Read once."""
-    table = tomllib.loads(files("model_store").joinpath("variants.toml").read_text("utf-8"))
+    table = _table()
     rows: dict[str, Variant] = {}
     for group in table["group"]:
         for name, own in group.pop("variants").items():
             if name in rows:
                 raise ValueError(f"variants.toml has {name} twice")
-            rows[name] = _row(name, table["defaults"] | group | own, table["networks"])
+            rows[name] = _row(name, table["defaults"] | group | own)
     return MappingProxyType(rows)
 
 

@@ -1,5 +1,7 @@
 """A picture and texts to try a student on, made from numbers alone."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,12 +35,37 @@ def _box(
     scene[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = colour
 
 
-# Ids of "truck" in CLIP's vocabulary, and of the marks around a text.
-_START, _TRUCK, _END = 49_406, 4_629, 49_407
+# Ids of words in CLIP's vocabulary, and of the marks around a text.
+TRUCK, VISUAL = 4_629, 7_195
+_START, _END = 49_406, 49_407
 
 
-def tokens(context: int) -> NDArray[np.int32]:
-    """The text "truck" as (1, context) int32."""
+def tokens(context: int, word: int = TRUCK) -> NDArray[np.int32]:
+    """A text of one word, "truck" unless said otherwise, as (1, context) int32."""
     ids = np.zeros((1, context), dtype=np.int32)
-    ids[0, :3] = (_START, _TRUCK, _END)
+    ids[0, :3] = (_START, word, _END)
     return ids
+
+
+def exemplars() -> dict[str, NDArray[Any]]:
+    """A point and a box that are of the concept, and a padding box, as `concept_decoder` takes them."""
+    return {
+        "exemplar_points": np.array([[[0.6, 0.6]]], dtype=np.float32),
+        "exemplar_point_labels": np.array([[1]], dtype=np.int32),
+        "exemplar_boxes": np.array([[[0.44, 0.42, 0.9, 0.8], [0, 0, 0, 0]]], dtype=np.float32),
+        "exemplar_box_labels": np.array([[1, -10]], dtype=np.int32),
+    }
+
+
+def objects(mask_size: int) -> dict[str, NDArray[Any]]:
+    """Two objects as `prompt_decoder` takes them: a box with two clicks, and one click with a mask."""
+    mask = np.full((2, mask_size, mask_size), -10, dtype=np.float32)
+    mask[1, mask_size // 3 : mask_size // 2, mask_size // 3 : mask_size // 2] = 10
+    points = [[[0.44, 0.42], [0.9, 0.8], [0.6, 0.6], [0.2, 0.2], [0, 0]], [[0.4, 0.4], *[[0, 0]] * 4]]
+    return {
+        "image": np.zeros(2, dtype=np.int32),
+        "points": np.array(points, dtype=np.float32),
+        "point_labels": np.array([[2, 3, 1, 0, -1], [1, -1, -10, -10, -10]], dtype=np.int32),
+        "mask": mask,
+        "has_mask": np.array([False, True]),
+    }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model_store import sample
-from model_store.networks.detector import PADDING
+from model_store.networks.geometry import PADDING
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import build
 
@@ -95,8 +95,9 @@ def calibrate(sizes: Sizes, made: dict[str, Tensor], threshold: float) -> None:
     tokens = torch.from_numpy(sample.tokens(sizes.text.context))
     with torch.inference_mode():
         x4, x2, x1 = student.neck(student.image(picture))
-        box, padding = torch.zeros(1, 1, 4), torch.full((1, 1), PADDING, dtype=torch.int32)
-        _, _, _, queries, encoded, prompt, valid = student.detector(x1, *student.text(tokens), box, padding)
+        padding = torch.full((1, 1), PADDING, dtype=torch.int32)
+        exemplars = (torch.zeros(1, 1, 2), padding, torch.zeros(1, 1, 4), padding)
+        _, _, _, queries, encoded, prompt, valid = student.detector(x1, *student.text(tokens), *exemplars)
         attended = student.masks.attend(encoded, prompt, valid)
         margin = sizes.mask_size // 8
         # The rim is darkened by the convolutions' padding.

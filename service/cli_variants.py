@@ -34,7 +34,7 @@ def manifest_of(store: Path, variant: str) -> "Manifest":
 
 @app.command("list")
 def list_variants(store: Store = None) -> None:
-    """Every variant there is, and whether it is in the store, could be, or runs in a later version."""
+    """Every variant there is, and whether it is in the store."""
     from rich.console import Console
     from rich.table import Table
 
@@ -53,7 +53,7 @@ def list_variants(store: Store = None) -> None:
             variant.text_encoder,
             str(variant.context_length),
             "yes" if variant.released else "no",
-            "in store" if in_store else "runs" if variant.runnable else "not yet",
+            "in store" if in_store else "-",
         )
     Console().print(table)
 
@@ -91,18 +91,46 @@ def _print_facts(console: Any, facts: dict[str, Any]) -> None:
 def import_variant(
     name: Name,
     checkpoint: Annotated[Path, typer.Option(help="A released file: .pt, .pth or .safetensors.")],
+    fill_from: Annotated[
+        Path | None, typer.Option(help="A second file, for the parts that the first lacks.")
+    ] = None,
+    with_text: Annotated[
+        bool | None,
+        typer.Option("--with-text/--without-text", help="The text encoder.", show_default="all but SAM3's"),
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=3, max=77, help="Tokens per text.", show_default="the variant's")
+    ] = None,
     store: Store = None,
 ) -> None:
     """Turn a released checkpoint into an artefact."""
     from service.config import StoreSettings
 
     folder = settings_of(StoreSettings, store=store).store
-    if not checkpoint.is_file():
-        raise CommandError(f"{checkpoint} is no file")
+    for file in filter(None, (checkpoint, fill_from)):
+        if not file.is_file():
+            raise CommandError(f"{file} is no file")
     importing = need("model_store.importing", "import")
     with _progress() as report:
-        made = importing.import_checkpoint(name, checkpoint, folder, report)
-    typer.echo(f"{name} is in {made}.")
+        made = importing.import_checkpoint(
+            name, checkpoint, folder, report, fill_from=fill_from, context=context, texts=with_text
+        )
+    _tell(name, made)
+
+
+def _tell(name: str, made: Path) -> None:
+    """What was made: what came from where, what can be asked, and what cannot and why."""
+    from model_store import artifact
+
+    manifest = artifact.read(made)
+    if filled := manifest.audit.get("filled"):
+        parts = ", ".join(f"{part} ({keys} keys)" for part, keys in filled.items())
+        typer.echo(f"From {manifest.source['filled_from']['file']}: {parts}.")
+        typer.echo(f"From {manifest.source['file']}: all else, {manifest.audit['used']} keys.")
+    typer.echo(f"{name} is in {made}. It serves {', '.join(manifest.prompts)}.")
+    for why in dict.fromkeys(manifest.unserved.values()):
+        kinds = [kind for kind, each in manifest.unserved.items() if each == why]
+        typer.echo(f"Not served: {', '.join(kinds)}: {why}.")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_cache_path
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -92,6 +92,11 @@ class WorkerSettings(Limits, StoreSettings):
     """Precision by graph, over `precision`: `{"text_encoder": "f32"}`."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of the engine; 0: the processor's cores."""
+    embedding_cache_bytes: NonNegativeInt = 256 * MIB
+    """Bytes of image embeddings to keep, 4 MB each for a full-size student; 0 keeps none."""
+    feature_cache_bytes: NonNegativeInt = 512 * MIB
+    """Bytes of feature maps to keep for the next prompt on an image; 0 keeps none. A full-size student's are
+    21 MB for clicks and 112 MB for concepts."""
     max_queued: PositiveInt = 64
     """Requests that may wait for the engine; one more is refused as `overloaded`."""
     drain_s: NonNegativeFloat = 30.0

@@ -125,7 +125,7 @@ def test_variants_are_listed_and_shown(tmp_path: Path) -> None:
     listed = _run("variants", "list", "--store", str(tmp_path))
     assert listed.returncode == 0, listed.stderr
     (row,) = [line.split() for line in listed.stdout.splitlines() if line.split()[:1] == ["es-ev-s-mc-s0"]]
-    assert row == ["es-ev-s-mc-s0", "efficientvit_b0", "mobileclip_s0", "16", "no", "runs"]
+    assert row == ["es-ev-s-mc-s0", "efficientvit_b0", "mobileclip_s0", "16", "no", "-"]
     shown = _run("variants", "show", "es-ev-s-mc-s0", "--store", str(tmp_path))
     assert shown.returncode == 0, shown.stderr
     assert "context_length: 16" in shown.stdout and "released: False" in shown.stdout

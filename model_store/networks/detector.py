@@ -15,17 +15,8 @@ from transformers.models.sam3_lite_text.configuration_sam3_lite_text import (
     Sam3LiteTextMaskDecoderConfig,
 )
 
-from model_store.networks.roi import roi_align
+from model_store.networks.geometry import GeometryEncoder
 from model_store.networks.sizes import Sizes
-
-# Label of an exemplar that only fills the array.
-PADDING = -10
-
-
-def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """(..., 4) corners -> (..., 4) centre and extent, in the same unit."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat(((low + high) / 2, high - low), dim=-1)
 
 
 def sine_positions(sizes: Sizes) -> Tensor:
@@ -39,41 +30,6 @@ def sine_positions(sizes: Sizes) -> Tensor:
         scale=2 * torch.pi,
     )
     return table.contiguous()
-
-
-class GeometryEncoder(sam3.Sam3LiteTextGeometryEncoder):
-    """Exemplar boxes to prompt tokens, and the class token that stands in every prompt.
-
-    Differs from its parent in form, not in numbers: the class token comes last whatever is padding (tokens
-    carry no position, so their order means nothing), and boxes are pooled by one operator for all images.
-    """
-
-    def encode_boxes(self, boxes: Tensor, labels: Tensor, features: Tensor) -> Tensor:
-        """(B, K, 4) xyxy in 0..1, (B, K) labels, (B, D, g, g) normalised features -> (B, K, D)."""
-        batch, count = labels.shape
-        rows = boxes.reshape(-1, 4)
-        image = torch.arange(batch, device=boxes.device).unsqueeze(1).expand(batch, count).reshape(-1)
-        pooled = roi_align(features, rows * features.shape[-1], image, self.roi_size)
-        centred = xyxy_to_cxcywh(rows)
-        position = self.boxes_pos_enc_project(self._encode_box_coordinates(*centred.unbind(-1)))
-        tokens = self.boxes_direct_project(centred) + self.boxes_pool_project(pooled).flatten(1) + position
-        encoded: Tensor = self.label_embed((labels == 1).long()) + tokens.reshape(batch, count, -1)
-        return encoded
-
-    def forward(  # type: ignore[override]
-        self, boxes: Tensor, labels: Tensor, features: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """-> tokens (B, K + 1, D) float32, valid (B, K + 1) bool. `positions` is (1, g * g, D)."""
-        flat = features.flatten(2).transpose(1, 2)
-        side = features.shape[-1]
-        normalised = self.vision_layer_norm(flat).transpose(1, 2).unflatten(2, (side, side))
-        tokens = self.encode_boxes(boxes, labels, normalised)
-        cls = self.cls_embed.weight.unsqueeze(0).expand(boxes.shape[0], -1, -1)
-        tokens = self.prompt_layer_norm(self.final_proj(torch.cat((tokens, cls), dim=1)))
-        valid = torch.cat((labels != PADDING, torch.ones_like(labels[:, :1], dtype=torch.bool)), dim=1)
-        for layer in self.layers:
-            tokens = layer(tokens, flat, positions, valid[:, None, None, :])
-        return self.output_layer_norm(tokens), valid
 
 
 class Decoder(sam3.Sam3LiteTextDetrDecoder):
@@ -121,11 +77,20 @@ class Detector(nn.Module):
         self.register_buffer("positions", sine_positions(sizes), persistent=False)
 
     def forward(
-        self, features_x1: Tensor, text_features: Tensor, text_valid: Tensor, boxes: Tensor, labels: Tensor
+        self,
+        features_x1: Tensor,
+        text_features: Tensor,
+        text_valid: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        boxes: Tensor,
+        box_labels: Tensor,
     ) -> tuple[Tensor, ...]:
         """The graph `concept_decoder`; see `model_store.networks.graphs` for names and shapes."""
         positions = self.positions.flatten(2).transpose(1, 2)
-        exemplars, exemplars_valid = self.geometry(boxes, labels, features_x1, positions)
+        exemplars, exemplars_valid = self.geometry(
+            points, point_labels, boxes, box_labels, features_x1, positions
+        )
         prompt = torch.cat((text_features, exemplars), dim=1)
         valid = torch.cat((text_valid, exemplars_valid), dim=1)
         spatial = self.positions.expand(features_x1.shape[0], -1, -1, -1)

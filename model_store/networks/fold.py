@@ -15,7 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from model_store.networks.detector import MaskHead
-from model_store.networks.image import Neck
+from model_store.networks.image import Neck, resized
+from model_store.networks.objects import PromptDecoder
 
 
 def _conv1x1(weight: Tensor, bias: Tensor) -> nn.Conv2d:
@@ -40,6 +41,18 @@ def before_shuffle(weight: Tensor, bias: Tensor) -> nn.Conv2d:
     return _conv1x1(weight.permute(1, 2, 3, 0).flatten(0, 2), bias.repeat_interleave(4))
 
 
+def conv_then_pointwise(conv: nn.Conv2d, pointwise: nn.Conv2d) -> nn.Conv2d:
+    """The one 3x3 convolution that equals the two."""
+    assert conv.bias is not None and pointwise.bias is not None
+    mixing = pointwise.weight.double()[:, :, 0, 0]
+    weight = torch.einsum("oj,jiyx->oiyx", mixing, conv.weight.double())
+    bias = mixing @ conv.bias.double() + pointwise.bias.double()
+    made = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
+    made.weight = nn.Parameter(weight.to(torch.float32), requires_grad=False)
+    made.bias = nn.Parameter(bias.to(torch.float32), requires_grad=False)
+    return made
+
+
 class FoldedNeck(nn.Module):
     """Equals `Neck`, with the first layer of each level before the resize."""
 
@@ -58,15 +71,27 @@ class FoldedNeck(nn.Module):
         self.first_x1 = x1.proj1
         self.last_x4, self.last_x2, self.last_x1 = x4.proj2, x2.proj2, x1.proj2
 
-    def _resized(self, features: Tensor) -> Tensor:
-        return F.interpolate(features, size=(self.grid, self.grid), mode="bilinear")
-
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `Neck.forward`."""
-        x4 = F.gelu(F.pixel_shuffle(self._resized(self.first_x4(embedding)), 2))
-        x2 = F.pixel_shuffle(self._resized(self.first_x2(embedding)), 2)
-        x1 = self._resized(self.first_x1(embedding))
+        x4 = F.gelu(F.pixel_shuffle(resized(self.first_x4(embedding), self.grid), 2))
+        x2 = F.pixel_shuffle(resized(self.first_x2(embedding), self.grid), 2)
+        x1 = resized(self.first_x1(embedding), self.grid)
         return self.last_x4(self.second_x4(x4)), self.last_x2(x2), self.last_x1(x1)
+
+
+class FoldedInteractiveFeatures(nn.Module):
+    """Equals `InteractiveFeatures`, with the projections of the finer maps in the neck's last layers."""
+
+    def __init__(self, neck: Neck, decoder: PromptDecoder) -> None:
+        super().__init__()
+        self.neck = FoldedNeck(neck)
+        self.neck.last_x4 = conv_then_pointwise(self.neck.last_x4, decoder.decoder.conv_s0)
+        self.neck.last_x2 = conv_then_pointwise(self.neck.last_x2, decoder.decoder.conv_s1)
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `InteractiveFeatures.forward`."""
+        x4, x2, x1 = self.neck(embedding)
+        return x4, x2, x1
 
 
 class SteadyGroupNorm(nn.Module):

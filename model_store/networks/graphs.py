@@ -1,12 +1,15 @@
-"""The five graphs of a student: their modules, and what goes in and out of them."""
+"""The graphs of a student: their modules, and what goes in and out of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
+from model_store import sample
 from model_store.artifact import Tensor
-from model_store.networks.fold import FoldedMaskHead, FoldedNeck
+from model_store.networks.fold import FoldedInteractiveFeatures, FoldedMaskHead, FoldedNeck
+from model_store.networks.objects import InteractiveFeatures
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import Student
 
@@ -72,8 +75,13 @@ def _image_encoder(sizes: Sizes) -> GraphSpec:
     pixels = Tensor(
         "pixels", "uint8", ("N", side, side, 3), "RGB levels 0..255 of the resized picture; not normalised"
     )
-    image = lambda student: student.image  # noqa: E731
-    return GraphSpec("image_encoder", (pixels,), (_embedding(sizes),), image, image)
+    return GraphSpec(
+        "image_encoder",
+        (pixels,),
+        (_embedding(sizes),),
+        lambda student: student.image,
+        lambda student: student.image.fused(),
+    )
 
 
 def _concept_features(sizes: Sizes) -> GraphSpec:
@@ -97,13 +105,46 @@ def _text_encoder(sizes: Sizes) -> GraphSpec:
     return GraphSpec("text_encoder", (tokens,), _text(sizes), text, text)
 
 
-def _concept_decoder(sizes: Sizes) -> GraphSpec:
-    inputs = (
-        _features(sizes, "B")[1],
-        *_text(sizes),
-        Tensor("exemplar_boxes", _F32, ("B", "K", 4), "xyxy, 0..1 of the picture's width and height; K >= 1"),
-        Tensor("exemplar_labels", "int32", ("B", "K"), "1 positive, 0 negative, -10 padding"),
+class _VisualPrompt(nn.Module):
+    """The text encoder's answer to the text "visual", without the text encoder."""
+
+    features: torch.Tensor
+    valid: torch.Tensor
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        tokens = torch.from_numpy(sample.tokens(student.sizes.text.context, sample.VISUAL))
+        with torch.inference_mode():
+            features, valid = student.text(tokens)
+        self.register_buffer("features", features)
+        self.register_buffer("valid", valid)
+
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.features.clone(), self.valid.clone()
+
+
+def _visual_prompt(sizes: Sizes) -> GraphSpec:
+    features, valid = _text(sizes)
+    outputs = (
+        replace(features, shape=(1, *features.shape[1:])),
+        replace(valid, shape=(1, *valid.shape[1:])),
     )
+    return GraphSpec("visual_prompt", (), outputs, _VisualPrompt, _VisualPrompt)
+
+
+def _exemplars() -> tuple[Tensor, ...]:
+    labels = "1 positive, 0 negative, -10 padding"
+    unit = "0..1 of the picture's width and height"
+    return (
+        Tensor("exemplar_points", _F32, ("B", "J", 2), f"x and y, {unit}; J >= 1"),
+        Tensor("exemplar_point_labels", "int32", ("B", "J"), labels),
+        Tensor("exemplar_boxes", _F32, ("B", "K", 4), f"xyxy, {unit}; K >= 1"),
+        Tensor("exemplar_box_labels", "int32", ("B", "K"), labels),
+    )
+
+
+def _concept_decoder(sizes: Sizes) -> GraphSpec:
+    inputs = (_features(sizes, "B")[1], *_text(sizes), *_exemplars())
     queries = sizes.queries
     outputs = (
         Tensor("logits", _F32, ("B", queries), "score = sigmoid(logits) * sigmoid(presence)"),
@@ -143,7 +184,73 @@ def _concept_masks(sizes: Sizes) -> GraphSpec:
     )
 
 
-def graphs(sizes: Sizes) -> tuple[GraphSpec, ...]:
-    """The graphs of a student of these sizes, each after those whose results it takes."""
-    builders = (_image_encoder, _concept_features, _text_encoder, _concept_decoder, _concept_masks)
-    return tuple(build(sizes) for build in builders)
+def _interactive(sizes: Sizes, scale: int, rows: str) -> Tensor:
+    side = scale * sizes.grid
+    channels = {4: sizes.width // 8, 2: sizes.width // 4, 1: sizes.width}[scale]
+    return Tensor(
+        f"interactive_x{scale}",
+        _F32,
+        (rows, channels, side, side),
+        f"feature map of {side} x {side} cells over the whole picture",
+    )
+
+
+def _interactive_features(sizes: Sizes) -> GraphSpec:
+    return GraphSpec(
+        "interactive_features",
+        (_embedding(sizes),),
+        tuple(_interactive(sizes, scale, "N") for scale in (4, 2, 1)),
+        lambda student: InteractiveFeatures(student.interactive_neck, student.objects),
+        lambda student: FoldedInteractiveFeatures(student.interactive_neck, student.objects),
+    )
+
+
+def _prompt_decoder(sizes: Sizes) -> GraphSpec:
+    side = sizes.mask_size
+    coarse = _interactive(sizes, 1, "B")
+    inputs = (
+        replace(
+            coarse, name="conditioned", description=f"{coarse.name} and the past: memory, or `no_memory`"
+        ),
+        _interactive(sizes, 2, "N"),
+        _interactive(sizes, 4, "N"),
+        Tensor("image", "int32", ("B",), "the row of interactive_x2 and _x4 that the object is in"),
+        Tensor("points", _F32, ("B", "P", 2), "x and y, 0..1 of the picture's width and height; P >= 1"),
+        Tensor(
+            "point_labels",
+            "int32",
+            ("B", "P"),
+            "1 on the object, 0 not on it, 2 and 3 a box's first and last corner; -1 after the points of "
+            "every prompt that has any; -10 padding",
+        ),
+        Tensor("mask", _F32, ("B", side, side), "logits of a mask of the object over the whole picture"),
+        Tensor("has_mask", "bool", ("B",), "false where `mask` is to be ignored"),
+    )
+    masks = sizes.proposals + 1
+    outputs = (
+        Tensor(
+            "mask_logits",
+            _F32,
+            ("B", masks, side, side),
+            "the first for a clear prompt, the others for an ambiguous one; foreground where > 0",
+        ),
+        Tensor("iou", _F32, ("B", masks), "predicted IoU of each mask with the object, 0..1"),
+        Tensor("object_score", _F32, ("B", 1), "logit of the object being in the picture"),
+    )
+    objects = lambda student: student.objects  # noqa: E731
+    return GraphSpec("prompt_decoder", inputs, outputs, objects, objects, _MASK_BOUND)
+
+
+def graphs(student: Student, *, texts: bool) -> tuple[GraphSpec, ...]:
+    """The graphs of a student, each after those whose results it takes.
+
+    Args:
+        texts: False leaves the text encoder out; exemplars alone then take `visual_prompt`.
+    """
+    builders = [_image_encoder]
+    if student.abilities.concepts:
+        text = _text_encoder if texts else _visual_prompt
+        builders += [_concept_features, text, _concept_decoder, _concept_masks]
+    if student.abilities.objects:
+        builders += [_interactive_features, _prompt_decoder]
+    return tuple(build(student.sizes) for build in builders)

@@ -1,5 +1,7 @@
 """Pooling boxes out of feature maps, as one operator that exports to ONNX's RoiAlign."""
 
+# mypy: allow-untyped-calls
+
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +9,9 @@ import torch
 import torchvision
 from onnxscript import opset20 as op
 from torch import Tensor
+
+# torchvision's version in Python holds a tensor of channels x (cells x map's side)^2 several times over.
+_CHANNELS = 32
 
 
 @torch.library.custom_op("efficientsam3::roi_align", mutates_args=())
@@ -25,8 +30,8 @@ def roi_align(features: Tensor, boxes: Tensor, image: Tensor, cells: int) -> Ten
     # torchvision's version in Python compiles itself on first use, for which a compiler is needed.
     with torch.compiler.set_stance("force_eager"):
         rois = torch.cat((image[:, None].to(boxes.dtype), boxes), dim=1)
-        pooled: Tensor = torchvision.ops.roi_align(features, rois, cells)
-    return pooled
+        parts = [torchvision.ops.roi_align(part, rois, cells) for part in features.split(_CHANNELS, dim=1)]
+    return torch.cat(parts, dim=1)
 
 
 @roi_align.register_fake

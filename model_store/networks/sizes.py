@@ -1,8 +1,12 @@
 """A student as numbers: everything its networks need to know to be built."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from model_store.registry import Variant
+
+ImageNetwork = Literal["student", "sam3"]
+TextNetwork = Literal["mobileclip", "sam3"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,19 +19,24 @@ class TextSizes:
     layers: int
     heads: int
     # True: the first and the last layer mix tokens by convolution instead of attention.
-    convolutional_ends: bool
+    convolutional_ends: bool = False
     vocabulary: int = 49_408
+    # Which network the numbers are for.
+    network: TextNetwork = "mobileclip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
     """A student's numbers. Sides are in cells or pixels of square maps."""
 
-    # timm's name of the trunk, and the channels and the stride of its last stage.
+    # timm's name of a student's trunk, and the channels of its last stage.
     trunk: str
     trunk_channels: int
     text: TextSizes
+    # Pixels per cell of the image embedding.
     trunk_stride: int = 32
+    # "student": timm's trunk and a projection head. "sam3": SAM3's own vision transformer.
+    image_network: ImageNetwork = "student"
     # Side of the picture, pixels.
     image_size: int = 1008
     embedding_channels: int = 1024
@@ -42,6 +51,9 @@ class Sizes:
     queries: int = 200
     # Side of the pooled map of an exemplar box.
     exemplar_cells: int = 7
+    # Masks that the prompt decoder proposes for an ambiguous prompt, beside the one for a clear prompt.
+    proposals: int = 3
+    object_layers: int = 2
 
     @property
     def embedding_side(self) -> int:
@@ -54,26 +66,38 @@ class Sizes:
         return 4 * self.grid
 
 
-# By `Variant.image_encoder`: trunk and channels (the stage of stride 32).
-IMAGE_ENCODERS = {
+# By `Variant.image_encoder`: timm's trunk and the channels of its stage of stride 32.
+TRUNKS = {
     "efficientvit_b0": ("efficientvit_b0", 128),
     "efficientvit_b1": ("efficientvit_b1", 256),
+    "efficientvit_b2": ("efficientvit_b2", 384),
+    "repvit_m0_9": ("repvit_m0_9", 384),
+    "repvit_m1_1": ("repvit_m1_1", 512),
+    "repvit_m2_3": ("repvit_m2_3", 640),
+    "tiny_vit_5m": ("tiny_vit_5m_224", 320),
+    "tiny_vit_11m": ("tiny_vit_11m_224", 448),
+    "tiny_vit_21m": ("tiny_vit_21m_224", 576),
 }
-# By `Variant.text_encoder`: width, layers, heads, convolutional ends.
-TEXT_ENCODERS = {
-    "mobileclip_s0": (512, 6, 8, True),
+# By `Variant.text_encoder`; `context` is the variant's.
+TEXTS = {
+    "mobileclip_s0": TextSizes(context=0, width=512, layers=6, heads=8, convolutional_ends=True),
+    "mobileclip_s1": TextSizes(context=0, width=512, layers=12, heads=8),
+    "mobileclip2_l": TextSizes(context=0, width=768, layers=12, heads=12),
+    "sam3": TextSizes(context=0, width=1024, layers=24, heads=16, network="sam3"),
 }
 
 
-def sizes_of(variant: Variant) -> Sizes:
-    """The numbers of a runnable variant.
+def sizes_of(variant: Variant, context: int | None = None) -> Sizes:
+    """The numbers of a variant.
+
+    Args:
+        context: tokens per text; None for the variant's own.
 
     Raises:
         KeyError: no network is known for one of its encoders.
     """
-    trunk, channels = IMAGE_ENCODERS[variant.image_encoder]
-    width, layers, heads, ends = TEXT_ENCODERS[variant.text_encoder]
-    text = TextSizes(
-        context=variant.context_length, width=width, layers=layers, heads=heads, convolutional_ends=ends
-    )
+    text = replace(TEXTS[variant.text_encoder], context=context or variant.context_length)
+    if variant.image_encoder == "sam3_vit":
+        return Sizes(trunk="", trunk_channels=1024, trunk_stride=14, image_network="sam3", text=text)
+    trunk, channels = TRUNKS[variant.image_encoder]
     return Sizes(trunk=trunk, trunk_channels=channels, text=text)

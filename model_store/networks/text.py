@@ -1,6 +1,11 @@
 """Tokens to text features."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
+from transformers import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPTextEmbeddings
 from transformers.models.sam3_lite_text.configuration_sam3_lite_text import Sam3LiteTextTextConfig
 from transformers.models.sam3_lite_text.modeling_sam3_lite_text import (
     Sam3LiteTextRepMixerBlock,
@@ -8,7 +13,7 @@ from transformers.models.sam3_lite_text.modeling_sam3_lite_text import (
     Sam3LiteTextTextEncoderLayer,
 )
 
-from model_store.networks.sizes import Sizes
+from model_store.networks.sizes import Sizes, TextNetwork
 
 
 class TextEncoder(nn.Module):
@@ -45,3 +50,47 @@ class TextEncoder(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=None)
         return self.projector(self.final_layer_norm(hidden)), tokens != 0
+
+
+class Sam3TextEncoder(nn.Module):
+    """SAM3's own text encoder (CLIP's, causal) and its projection to the detector's width."""
+
+    unseen: Tensor
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        text = sizes.text
+        config = CLIPTextConfig(
+            vocab_size=text.vocabulary,
+            hidden_size=text.width,
+            intermediate_size=4 * text.width,
+            num_hidden_layers=text.layers,
+            num_attention_heads=text.heads,
+            max_position_embeddings=text.context,
+            hidden_act="gelu",
+        )
+        config._attn_implementation = "sdpa"
+        self.clip_embeddings = CLIPTextEmbeddings(config)
+        self.blocks = nn.ModuleList(CLIPEncoderLayer(config) for _ in range(text.layers))
+        self.ln_final = nn.LayerNorm(text.width)
+        self.resizer = nn.Linear(text.width, sizes.width)
+        with torch.device("cpu"):
+            # Computed, not loaded, so they need real memory.
+            self.clip_embeddings.register_buffer(
+                "position_ids", torch.arange(text.context)[None], persistent=False
+            )
+            later = torch.full((text.context, text.context), -torch.inf).triu(1)
+        self.register_buffer("unseen", later, persistent=False)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """As `TextEncoder.forward`."""
+        hidden = self.clip_embeddings(tokens)
+        for layer in self.blocks:
+            hidden = layer(hidden, attention_mask=self.unseen[None, None])
+        return self.resizer(self.ln_final(hidden)), tokens != 0
+
+
+TEXT_ENCODERS: dict[TextNetwork, Callable[[Sizes], TextEncoder | Sam3TextEncoder]] = {
+    "mobileclip": TextEncoder,
+    "sam3": Sam3TextEncoder,
+}

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.worker import masks
-from service.worker.image import Picture
+from service.worker.run import GoOn
+from service.worker.scenes import Scene
 
-# Raises when nobody waits for the answer any more; asked before each costly step.
-GoOn = Callable[[], None]
+Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +21,23 @@ class Kept:
 
     # [n], 0..1
     scores: NDArray[np.float64]
-    # [n, 4] xyxy in pixels of the original image, clipped to it
-    boxes_xyxy: NDArray[np.float64]
+    # [n, 4] xyxy in pixels of the original image, clipped to it; None: each is its mask's.
+    boxes_xyxy: NDArray[np.float64] | None
     # [n, h, w] float32; None where nobody asked for masks
-    logits: NDArray[np.float32] | None
+    logits: Logits | None
+    # (h, w) logits as they are made a mask of.
+    mended: Callable[[Logits], Logits] = lambda logits: logits
 
 
 class Answer:
     """The response to one request."""
 
     def __init__(
-        self, variant: str, picture: Picture, options: pb.SegmentOptions, max_bytes: int, go_on: GoOn
+        self, variant: str, scene: Scene, options: pb.SegmentOptions, max_bytes: int, go_on: GoOn
     ) -> None:
-        image = pb.ImageInfo(id=picture.id, width=picture.width, height=picture.height)
+        image = pb.ImageInfo(id=scene.id, width=scene.width, height=scene.height)
         self.response = pb.SegmentResponse(variant=variant, image=image)
-        self._picture = picture
+        self._size = scene.width, scene.height
         self._options = options
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -44,20 +46,24 @@ class Answer:
     def add(self, prompt: int, label: str, kept: Kept) -> None:
         """Append one prompt's result. Raises `payload_too_large`, and what `go_on` raises."""
         result = self.response.results.add(prompt=prompt)
-        for index, (score, box) in enumerate(zip(kept.scores, kept.boxes_xyxy, strict=True)):
+        for index, score in enumerate(kept.scores):
             self._go_on()
-            x0, y0, x1, y1 = box.tolist()
-            corners = pb.Box(x0=x0, y0=y0, x1=x1, y1=y1)
-            segment = result.segments.add(score=float(score), box=corners, label=label)
+            segment = result.segments.add(score=float(score), label=label)
+            if kept.boxes_xyxy is not None:
+                _set_box(segment.box, *kept.boxes_xyxy[index].tolist())
             if kept.logits is not None:
-                self._encode(segment, kept.logits[index])
+                self._encode(segment, kept, kept.logits[index])
             self._bound(segment)
 
-    def _encode(self, segment: pb.Segment, logits: NDArray[np.float32]) -> None:
-        if self._options.mask_format != pb.MASK_FORMAT_NONE:
-            mask = masks.upscale(logits, self._picture.width, self._picture.height)
-            segment.area = int(np.count_nonzero(mask))
-            segment.mask.CopyFrom(masks.encode(mask, self._options.mask_format))
+    def _encode(self, segment: pb.Segment, kept: Kept, logits: Logits) -> None:
+        wanted = self._options.mask_format != pb.MASK_FORMAT_NONE
+        if wanted or kept.boxes_xyxy is None:
+            mask = masks.upscale(kept.mended(logits), *self._size)
+            if kept.boxes_xyxy is None:
+                _set_box(segment.box, *masks.bounds_xyxy(mask))
+            if wanted:
+                segment.area = int(np.count_nonzero(mask))
+                segment.mask.CopyFrom(masks.encode(mask, self._options.mask_format))
         if self._options.return_logits:
             segment.logits.CopyFrom(masks.logits_message(logits))
 
@@ -69,3 +75,7 @@ class Answer:
                 f"The answer has more than {self._max_bytes:,} bytes, the limit: ask for fewer segments "
                 "(options.max_segments, score_threshold), fewer prompts, or another options.mask_format.",
             )
+
+
+def _set_box(box: pb.Box, x0: float, y0: float, x1: float, y1: float) -> None:
+    box.x0, box.y0, box.x1, box.y1 = x0, y0, x1, y1

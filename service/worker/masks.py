@@ -19,6 +19,12 @@ def upscale(logits: NDArray[np.float32], width: int, height: int) -> Mask:
     return np.asarray(resized > 0).view(np.uint8)
 
 
+def bounds_xyxy(mask: Mask) -> tuple[int, int, int, int]:
+    """The box around the foreground, along the pixels' edges; all 0 where there is none."""
+    left, top, width, height = cv2.boundingRect(mask)
+    return left, top, left + width, top + height
+
+
 def encode(mask: Mask, mask_format: "pb.MaskFormat.ValueType") -> pb.Mask:
     """The mask as a message, in one of the formats but NONE; UNSPECIFIED is RLE."""
     height, width = mask.shape

@@ -16,9 +16,10 @@ from model_store.artifact import Artifact, ArtifactError
 from service.config import WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc_server import SERVICES, make_server
+from service.worker.concepts import VISUAL
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
-from service.worker.segmenter import VISUAL, Segmenter
+from service.worker.segmenter import Segmenter
 from service.worker.servicer import SegmentationServicer, VariantsServicer, describe
 from service.worker.tokenizer import TextTokenizer
 
@@ -67,6 +68,8 @@ class Worker:
     health: "health.aio.HealthServicer"
     lane: Lane
     segmenter: Segmenter
+    # Kinds that are served.
+    prompts: tuple[str, ...]
     drain_s: float
     # The port where `listen` was host:port, else meaningless.
     port: int
@@ -86,11 +89,11 @@ class Worker:
         state = health.aio.HealthServicer()
         server = make_server(
             SegmentationServicer(manifest.variant, segmenter, lane, settings),
-            VariantsServicer(describe(artifact, segmenter.prompts)),
+            VariantsServicer(describe(artifact)),
             state,
             settings.max_body_bytes,
         )
-        worker = cls(server, state, lane, segmenter, settings.drain_s, 0)
+        worker = cls(server, state, lane, segmenter, manifest.prompts, settings.drain_s, 0)
         await worker._say(_NOT_SERVING)
         try:
             worker.port = server.add_insecure_port(settings.listen)
@@ -103,7 +106,7 @@ class Worker:
         """Run every graph once, so that no client pays for a first time; then SERVING."""
         request = pb.SegmentRequest(
             image=pb.Image(data=_grey_picture()),
-            prompts=[pb.Prompt(text=VISUAL)],
+            prompts=_one_of_each(self.prompts),
             options=pb.SegmentOptions(score_threshold=0.0, max_segments=1),
         )
         await self.lane.run(lambda: self.segmenter.segment(request), Ticket(None))
@@ -140,6 +143,18 @@ def _stop_event(parent_fd: int | None) -> asyncio.Event:
 
         loop.add_reader(parent_fd, read)
     return stop
+
+
+def _one_of_each(kinds: tuple[str, ...]) -> list[pb.Prompt]:
+    """A prompt for each side of the graphs that the kinds belong to."""
+    prompts = []
+    if "text" in kinds:
+        prompts.append(pb.Prompt(text=VISUAL))
+    elif "exemplar_box" in kinds:
+        prompts.append(pb.Prompt(exemplars=[pb.Exemplar(box=pb.Box(x1=32, y1=32))]))
+    if "points" in kinds:
+        prompts.append(pb.Prompt(points=[pb.Point(x=16, y=16)]))
+    return prompts
 
 
 def _grey_picture() -> bytes:

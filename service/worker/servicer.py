@@ -61,8 +61,8 @@ class VariantsServicer(variants_pb2_grpc.VariantsServicer):
         return self._variant
 
 
-def describe(artifact: Artifact, prompts: tuple[str, ...]) -> variants_pb.Variant:
-    """The artefact as a message; `prompts` are the kinds that are served."""
+def describe(artifact: Artifact) -> variants_pb.Variant:
+    """The artefact as a message."""
     manifest = artifact.manifest
     return variants_pb.Variant(
         name=manifest.variant,
@@ -70,12 +70,12 @@ def describe(artifact: Artifact, prompts: tuple[str, ...]) -> variants_pb.Varian
         text_encoder=manifest.text_encoder,
         context_length=manifest.context_length,
         image_size=manifest.image_size,
-        prompts=prompts,
+        prompts=manifest.prompts,
         score_threshold=manifest.score_threshold,
         source=str(manifest.source.get("file", "")),
         licence=manifest.licence,
         synthetic=manifest.synthetic,
-        parameters=manifest.parameters,
+        parameters=sum(manifest.parameters.values()),
         digest=f"sha256:{artifact.digest}",
         workers_ready=1,
         default=True,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model_store import importing, registry, synthetic
-from model_store.networks.keys import source_of
+from model_store.networks.keys import sources
 from model_store.networks.sizes import Sizes, TextSizes
 from model_store.networks.student import Student, blank, build, shapes
 
@@ -49,24 +49,25 @@ def released(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights by the keys of a released file, with a part of each kind that no graph reads."""
     tensors: dict[str, Tensor] = {}
     thirds: dict[str, list[Tensor]] = {}
+    origin = sources(weights)
     for name, tensor in weights.items():
-        source = source_of(name)
+        source = origin[name]
         if source.third is None:
             tensors[source.key] = tensor
         else:
             thirds.setdefault(source.key, [tensor] * 3)[source.third] = tensor
     tensors |= {key: torch.cat(parts) for key, parts in thirds.items()}
     tensors["tracker.maskmem_tpos_enc"] = torch.zeros(7, 1, 1, 4)
-    tensors["detector.backbone.vision_backbone.sam2_convs.0.conv_1x1.weight"] = torch.zeros(4, 4, 1, 1)
+    tensors["detector.backbone.vision_backbone.sam2_convs.3.conv_1x1.weight"] = torch.zeros(4, 4, 1, 1)
     tensors["detector.backbone.vision_backbone.trunk.model.head.1.num_batches_tracked"] = torch.tensor(3)
     return tensors
 
 
 @pytest.fixture(scope="session")
-def artefact(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes, weights: dict[str, Tensor]) -> Path:
+def artefact(tmp_path_factory: pytest.TempPathFactory, student: Student, weights: dict[str, Tensor]) -> Path:
     """The small student's artefact. Not to be changed; copy it."""
     store = tmp_path_factory.mktemp("store")
     audit = {"keys": len(weights), "used": len(weights), "unused_groups": {}}
     variant = registry.find(VARIANT)
     source = {"recipe": synthetic.RECIPE}
-    return importing.make(variant, sizes, weights, store, lambda *_: None, source, audit, synthetic=True)
+    return importing.make(variant, student, store, lambda *_: None, source, audit)

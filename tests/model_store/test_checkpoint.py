@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from model_store import checkpoint, importing
-from model_store.artifact import StoreError
+from model_store.assembly import Audit, assemble
 from model_store.checkpoint import CheckpointError
 from model_store.networks.sizes import Sizes
-from model_store.networks.student import blank, shapes
 
 Tensors = dict[str, Tensor]
 HEAD = "detector.backbone.vision_backbone.trunk.model.head.0.weight"
@@ -30,8 +29,9 @@ class Payload:
         return os.system, (f"touch {self.mark}",)
 
 
-def audited(path: Path, sizes: Sizes) -> tuple[Tensors, checkpoint.Audit]:
-    return checkpoint.audit(checkpoint.read(path), shapes(blank(sizes)), sizes.text.context)
+def audited(path: Path, sizes: Sizes) -> tuple[Tensors, Audit]:
+    made = assemble(sizes, checkpoint.read(path))
+    return dict(made.weights), made.audit
 
 
 def _wrapped(tensors: Tensors, path: Path) -> None:
@@ -86,7 +86,7 @@ def test_every_layout_of_a_file_gives_the_same_weights(
     assert all(torch.equal(taken[name], weights[name]) for name in weights)
     assert account.keys == len(released)
     assert account.keys == account.used + sum(account.unused_groups.values())
-    assert account.unused_groups == {"batch counters": 1, "interactive features": 1, "tracker": 1}
+    assert account.unused_groups == {"batch counters": 1, "half-size features": 1, "video memory": 1}
 
 
 def test_a_longer_position_table_gives_its_first_rows(
@@ -144,15 +144,6 @@ def test_a_file_whose_keys_do_not_fit_is_refused_by_name(
         audited(tmp_path / "file.pt", sizes)
 
 
-def test_a_file_without_its_geometry_encoder_is_told_where_to_find_one(
-    released: Tensors, sizes: Sizes, tmp_path: Path
-) -> None:
-    kept = {key: value for key, value in released.items() if "geometry_encoder" not in key}
-    _wrapped(kept, tmp_path / "file.pt")
-    with pytest.raises(CheckpointError, match=r"and \d+ more\. The file was saved without its geometry"):
-        audited(tmp_path / "file.pt", sizes)
-
-
 def _hostile(path: Path, released: Tensors) -> None:
     torch.save({"model": released, "meta": Payload(path.with_name("executed"))}, path)
 
@@ -183,20 +174,32 @@ def _another_model(path: Path, released: Tensors) -> None:
     torch.save({"layer4.conv1.weight": torch.zeros(2, 2)}, path)
 
 
+def _a_broken_zip(path: Path, released: Tensors) -> None:
+    torch.save({"model": released}, path)
+    content = bytearray(path.read_bytes())
+    content[-200:] = bytes(200)
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
-    "write", [_hostile, _hostile_pickle, _truncated, _empty, _no_tensors, _a_list, _another_model]
+    ("write", "told"),
+    [
+        (_hostile, "holds objects other than tensors, which are never loaded"),
+        (_hostile_pickle, "holds objects other than tensors, which are never loaded"),
+        (_truncated, "file.pt (cannot be read|is refused)"),
+        (_a_broken_zip, "file.pt (cannot be read|is refused)"),
+        (_empty, "file.pt cannot be read"),
+        (_no_tensors, "holds something other than tensors: epoch"),
+        (_a_list, "holds no tensors by name"),
+        (_another_model, "it is a file of another model; its keys: detector.layer4.conv1.weight"),
+    ],
 )
-def test_a_bad_file_is_refused_and_leaves_nothing_in_the_store(
-    write: Callable[[Path, Tensors], None], released: Tensors, tmp_path: Path
+def test_a_bad_file_is_refused_by_its_defect_and_leaves_nothing_in_the_store(
+    write: Callable[[Path, Tensors], None], told: str, released: Tensors, tmp_path: Path
 ) -> None:
     path, store = tmp_path / "file.pt", tmp_path / "store"
     write(path, released)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=told):
         importing.import_checkpoint("es-ev-s-mc-s0", path, store, lambda *_: None)
     assert not (tmp_path / "executed").exists()
     assert not store.exists()
-
-
-def test_a_variant_without_networks_is_refused_before_its_file_is_read(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"es-rv-m-mc-s0 cannot be made .* es-ev-m-mc-s0"):
-        importing.import_checkpoint("es-rv-m-mc-s0", tmp_path / "none.pt", tmp_path, lambda *_: None)

@@ -14,7 +14,7 @@ from model_store.artifact import StoreError
 from model_store.export import run_torch
 from model_store.networks.graphs import GraphSpec, graphs
 from model_store.networks.sizes import Sizes
-from model_store.networks.student import Student
+from model_store.networks.student import Student, build
 
 Array = NDArray[Any]
 Run = Callable[[Path, dict[str, Array]], list[Array]]
@@ -38,26 +38,32 @@ def _feed(tensor: artifact.Tensor, axes: dict[str, int], random: np.random.Gener
             return random.integers(0, 256, shape, dtype=np.uint8)
         case "tokens":
             return random.integers(0, 3, shape, dtype=np.int32)
-        case "exemplar_labels":
+        case "exemplar_point_labels" | "exemplar_box_labels":
             return random.choice(np.array([1, 0, -10], dtype=np.int32), shape)
+        case "point_labels":
+            return random.choice(np.array([0, 1, 2, 3, -1, -10], dtype=np.int32), shape)
+        case "image":
+            return random.integers(0, axes["N"], shape, dtype=np.int32)
+        case "exemplar_points" | "points":
+            return random.random(shape, dtype=np.float32)
         case "exemplar_boxes":
             low = random.random((*shape[:2], 2), dtype=np.float32) * 0.6
             return np.concatenate((low, low + 0.3), axis=-1)
     if tensor.dtype == "bool":
         valid = random.random(shape) < 0.6
-        valid[:, -1] = True
+        valid[..., -1] = True
         return valid
     return random.standard_normal(shape, dtype=np.float32)
 
 
 @pytest.mark.parametrize("run", [_onnxruntime, _openvino])
-@pytest.mark.parametrize("axes", [(1, 1, 1, 1, 7), (2, 2, 3, 10, 1), (3, 4, 2, 9, 5)])
+@pytest.mark.parametrize("axes", [(1, 1, 1, 1, 7, 1), (2, 2, 3, 10, 1, 2), (3, 4, 2, 9, 5, 3)])
 def test_every_graph_agrees_with_its_module_at_any_size(
     artefact: Path, student: Student, run: Run, axes: tuple[int, ...]
 ) -> None:
     random = np.random.default_rng(5)
-    named = dict(zip("NBKPQ", axes, strict=True))
-    for spec in graphs(student.sizes):
+    named = dict(zip("NBKPQJ", axes, strict=True))
+    for spec in graphs(student, texts=True):
         feeds = {tensor.name: _feed(tensor, named, random) for tensor in spec.inputs}
         expected = run_torch(spec.reference(student), list(feeds.values()))
         found = run(artefact / f"{spec.name}.onnx", feeds)
@@ -66,25 +72,47 @@ def test_every_graph_agrees_with_its_module_at_any_size(
             np.testing.assert_allclose(other, one, atol=spec.bound, rtol=0, err_msg=tensor.name)
 
 
-def test_padding_exemplars_and_their_place_change_nothing(artefact: Path, sizes: Sizes) -> None:
-    spec = next(spec for spec in graphs(sizes) if spec.name == "concept_decoder")
+def test_padding_exemplars_and_their_place_change_nothing(artefact: Path, student: Student) -> None:
+    spec = next(spec for spec in graphs(student, texts=True) if spec.name == "concept_decoder")
     random = np.random.default_rng(6)
-    feeds = {tensor.name: _feed(tensor, {"B": 1, "K": 1}, random) for tensor in spec.inputs}
-    feeds["exemplar_labels"][:] = 1
+    feeds = {tensor.name: _feed(tensor, {"B": 1, "K": 1, "J": 1}, random) for tensor in spec.inputs}
     padded = dict(feeds)
-    padded["exemplar_labels"] = np.array([[-10, 1, -10]], dtype=np.int32)
-    boxes = np.zeros((1, 3, 4), dtype=np.float32)
-    boxes[:, 1] = feeds["exemplar_boxes"][:, 0]
-    padded["exemplar_boxes"] = boxes
+    for kind, size in (("box", 4), ("point", 2)):
+        regions = "exemplar_boxes" if kind == "box" else "exemplar_points"
+        feeds[f"exemplar_{kind}_labels"][:] = 1
+        padded[f"exemplar_{kind}_labels"] = np.array([[-10, 1, -10]], dtype=np.int32)
+        padded[regions] = np.zeros((1, 3, size), dtype=np.float32)
+        padded[regions][:, 1] = feeds[regions][:, 0]
     alone, among = (_onnxruntime(artefact / "concept_decoder.onnx", given)[:5] for given in (feeds, padded))
     for one, other in zip(alone, among, strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5, rtol=0)
 
 
-def test_the_manifest_describes_the_graphs(artefact: Path, sizes: Sizes) -> None:
+def test_padding_points_change_nothing_and_objects_do_not_see_each_other(
+    artefact: Path, student: Student
+) -> None:
+    spec = next(spec for spec in graphs(student, texts=True) if spec.name == "prompt_decoder")
+    random = np.random.default_rng(7)
+    feeds = {tensor.name: _feed(tensor, {"N": 2, "B": 3, "P": 5}, random) for tensor in spec.inputs}
+    feeds["point_labels"] = np.array([[2, 3, 1, 0, -1], [1, -1, -10, -10, -10], [-10] * 5], dtype=np.int32)
+    feeds["has_mask"] = np.array([False, True, True])
+    together = _onnxruntime(artefact / "prompt_decoder.onnx", feeds)
+    rows = [name for name in feeds if not name.startswith("interactive")]
+    for row, points in enumerate((5, 2, 1)):
+        alone = feeds | {name: feeds[name][row : row + 1] for name in rows}
+        alone |= {name: alone[name][:, :points] for name in ("points", "point_labels")}
+        for one, other in zip(_onnxruntime(artefact / "prompt_decoder.onnx", alone), together, strict=True):
+            np.testing.assert_allclose(other[row], one[0], atol=1e-5, rtol=0)
+
+
+def test_the_manifest_describes_the_graphs(artefact: Path, student: Student) -> None:
     manifest = artifact.read(artefact)
-    assert manifest.synthetic and manifest.context_length == sizes.text.context
-    specs: dict[str, GraphSpec] = {spec.name: spec for spec in graphs(sizes)}
+    assert manifest.synthetic and manifest.context_length == student.sizes.text.context
+    assert manifest.prompts == ("text", "exemplar_box", "exemplar_point", "points", "box", "mask")
+    no_memory = student.objects.no_memory.flatten().tolist()
+    assert manifest.constants == {"no_memory": tuple(no_memory)} and not manifest.unserved
+    assert sum(manifest.parameters.values()) == sum(each.numel() for each in student.parameters())
+    specs: dict[str, GraphSpec] = {spec.name: spec for spec in graphs(student, texts=True)}
     assert list(manifest.graphs) == list(specs)
     for name, graph in manifest.graphs.items():
         assert graph.inputs == specs[name].inputs and graph.outputs == specs[name].outputs
@@ -106,6 +134,6 @@ def test_an_export_out_of_bounds_fails_and_leaves_the_old_artefact(
     }
     variant, source = registry.find(artefact.name), {"recipe": "loud"}
     with pytest.raises(StoreError, match="image_encoder differs from its module: embedding by"):
-        importing.make(variant, sizes, loud, artefact.parent, lambda *_: None, source, {}, synthetic=True)
+        importing.make(variant, build(sizes, loud), artefact.parent, lambda *_: None, source, {})
     assert artifact.load(artefact).digest == before
     assert [entry.name for entry in artefact.parent.iterdir()] == [artefact.name]

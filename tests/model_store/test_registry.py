@@ -3,7 +3,7 @@ import re
 import pytest
 
 from model_store import registry
-from model_store.networks.sizes import IMAGE_ENCODERS, TEXT_ENCODERS, sizes_of
+from model_store.networks.sizes import TEXTS, TRUNKS, sizes_of
 
 NAME = re.compile(
     r"es-(ev|rv|tv)-(s|m|l)(-mc-(s0|s1|l))?(-ctx32)?(-geo|-ft)?(-perceiver)?|litetext-(s0|s1|l)-ctx(16|32)"
@@ -43,12 +43,20 @@ def test_released_variants_name_distinct_files_and_the_others_none() -> None:
     assert not any(variant.file for variant in registry.variants().values() if not variant.released)
 
 
-def test_what_can_be_made_is_what_there_are_networks_for() -> None:
-    runnable = [variant for variant in registry.variants().values() if variant.runnable]
-    assert {variant.name for variant in runnable} == {"es-ev-s-mc-s0", "es-ev-m-mc-s0"}
-    assert {variant.image_encoder for variant in runnable} == set(IMAGE_ENCODERS)
-    assert {variant.text_encoder for variant in runnable} == set(TEXT_ENCODERS)
-    assert [sizes_of(variant).text.context for variant in runnable] == [16, 16]
+def test_there_are_networks_for_every_variant_and_variants_for_every_network() -> None:
+    rows = registry.variants().values()
+    assert {row.image_encoder for row in rows} == {*TRUNKS, "sam3_vit"}
+    assert {row.text_encoder for row in rows} == set(TEXTS)
+    assert set(registry.published()) == {*TRUNKS, *TEXTS}
+    assert all(sizes_of(row).text.context == row.context_length for row in rows)
+    assert sizes_of(registry.find("es-ev-s"), context=77).text.context == 77
+
+
+def test_what_a_file_lacks_is_in_a_released_file_of_the_same_image_encoder() -> None:
+    for row in registry.variants().values():
+        if row.fill_from:
+            other = registry.find(row.fill_from)
+            assert other.released and other.image_encoder == row.image_encoder
 
 
 def test_an_unknown_name_is_answered_with_those_close_to_it() -> None:

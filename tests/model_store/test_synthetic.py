@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from model_store import sample, synthetic
-from model_store.networks.detector import PADDING
+from model_store.networks.geometry import PADDING
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import build
 
@@ -21,6 +21,7 @@ def test_calibration_lets_five_queries_pass_on_the_sample(sizes: Sizes, weights:
     _, _, features = student.neck(student.image(torch.from_numpy(sample.picture(sizes.image_size)[None])))
     text = student.text(torch.from_numpy(sample.tokens(sizes.text.context)))
     padding = torch.full((1, 1), PADDING, dtype=torch.int32)
-    logits, presence, *_ = student.detector(features, *text, torch.zeros(1, 1, 4), padding)
+    exemplars = (torch.zeros(1, 1, 2), padding, torch.zeros(1, 1, 4), padding)
+    logits, presence, *_ = student.detector(features, *text, *exemplars)
     scores = torch.sigmoid(logits) * torch.sigmoid(presence)
     assert int((scores > 0.7).sum()) == 5

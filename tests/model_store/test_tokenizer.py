@@ -2,7 +2,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel
 
-from model_store import tokenizer
+from model_store import sample, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,11 @@ def test_the_vocabulary_is_clips(built: Tokenizer) -> None:
     assert built.get_vocab_size() == 49_408
     assert built.token_to_id(tokenizer.START) == 49_406
     assert built.token_to_id(tokenizer.END) == 49_407
+
+
+def test_the_samples_words_are_the_vocabularys(built: Tokenizer) -> None:
+    for word, token in (("truck", sample.TRUCK), ("visual", sample.VISUAL)):
+        assert built.encode(word).ids == [token]
 
 
 @pytest.mark.parametrize("text", ["naïve café", "猫 🐶", "don't", "x" * 300, "1234 cats!!"])

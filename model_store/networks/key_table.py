@@ -1,0 +1,142 @@
+"""How the released files name what the networks here name otherwise, as a table of renamings.
+
+It goes from our names to theirs, so that what a file must hold follows from the networks alone, and whatever
+is wrong with a file can be told in the file's own words.
+"""
+
+_VISION = "detector.backbone.vision_backbone."
+_TRUNK = _VISION + "trunk.model."
+_LANGUAGE = "detector.backbone.language_backbone."
+_TRANSFORMER = "detector.transformer."
+
+# Applied in order, each where it matches. The first block places the parts, the others rename inside them.
+RENAMINGS: tuple[tuple[str, str], ...] = (
+    (r"^image\.trunk\.(?=embeddings\.|layer_norm\.|layers\.)", _VISION + "trunk."),
+    (r"^image\.trunk\.", _TRUNK + "backbone.model."),
+    (r"^image\.head\.", _TRUNK + "head."),
+    (r"^neck\.levels\.", _VISION + "convs."),
+    (r"^interactive_neck\.levels\.", _VISION + "sam2_convs."),
+    (r"^text\.(projector|resizer)\.", _LANGUAGE + r"\1."),
+    (r"^text\.", _LANGUAGE + "encoder."),
+    (r"^detector\.(encoder|decoder)\.", _TRANSFORMER + r"\1."),
+    (r"^detector\.geometry\.", "detector.geometry_encoder."),
+    (r"^detector\.scoring\.", "detector.dot_prod_scoring."),
+    (r"^masks\.", "detector.segmentation_head."),
+    (r"^objects\.decoder\.", "tracker.sam_mask_decoder."),
+    (r"^objects\.no_memory$", "tracker.no_mem_embed"),
+    (r"^objects\.", "tracker.sam_prompt_encoder."),
+    # SAM3's vision transformer
+    (r"(trunk\.)embeddings\.patch_embeddings\.projection\.", r"\1patch_embed.proj."),
+    (r"(trunk\.)embeddings\.position_embeddings$", r"\1pos_embed"),
+    (r"(trunk\.)layer_norm\.", r"\1ln_pre."),
+    (r"(trunk\.)layers\.(\d+)\.layer_norm(\d)\.", r"\1blocks.\2.norm\3."),
+    (r"(trunk\.)layers\.(\d+)\.attention\.([qkv])_proj\.", r"\1blocks.\2.attn.qkv.[\3]"),
+    (r"(trunk\.)layers\.(\d+)\.attention\.o_proj\.", r"\1blocks.\2.attn.proj."),
+    (r"(trunk\.)layers\.", r"\1blocks."),
+    # RepViT, whose blocks `_numbered` has numbered
+    (r"(features\.\d+)\.token_mixer\.", r"\1.token_mixer.0."),
+    (r"(features\.\d+)\.se\.", r"\1.token_mixer.1."),
+    (r"(features\.\d+)\.spatial_downsample\.", r"\1.token_mixer.0."),
+    (r"(features\.\d+)\.channel_downsample\.", r"\1.token_mixer.2."),
+    (r"(features\.\d+)\.(channel_mixer|ffn)\.conv1\.", r"\1.channel_mixer.m.0."),
+    (r"(features\.\d+)\.(channel_mixer|ffn)\.conv2\.", r"\1.channel_mixer.m.2."),
+    (r"(model\.)stem\.conv1\.", r"\1features.0.0."),
+    (r"(model\.)stem\.conv2\.", r"\1features.0.2."),
+    # TinyViT
+    (r"(model\.patch_embed\.)conv1\.", r"\1seq.0."),
+    (r"(model\.patch_embed\.)conv2\.", r"\1seq.2."),
+    (r"(model\.)stages\.1\.downsample\.", r"\1layers.0.downsample."),
+    (r"(model\.)stages\.2\.downsample\.", r"\1layers.1.downsample."),
+    (r"(model\.)stages\.3\.downsample\.", r"\1layers.2.downsample."),
+    (r"(model\.)stages\.(\d+\.blocks\.\d+\.(?:conv\d|attn|mlp|local_conv)\.)", r"\1layers.\2"),
+    (r"(model\.(?:patch_embed|layers)\..*)\.conv\.weight$", r"\1.c.weight"),
+    # EfficientViT
+    (r"(model\.)stem\.in_conv\.", r"\1input_stem.op_list.0."),
+    (r"(model\.)stem\.res0\.", r"\1input_stem.op_list.1."),
+    (r"(model\.stages\.\d+)\.blocks\.", r"\1.op_list."),
+    # neck
+    (r"(convs\.0)\.scale_layers\.0\.", r"\1.dconv_2x2_0."),
+    (r"(convs\.0)\.scale_layers\.2\.", r"\1.dconv_2x2_1."),
+    (r"(convs\.1)\.scale_layers\.0\.", r"\1.dconv_2x2."),
+    (r"(convs\.\d)\.proj1\.", r"\1.conv_1x1."),
+    (r"(convs\.\d)\.proj2\.", r"\1.conv_3x3."),
+    # text encoder
+    (r"encoder\.embeddings\.token_embedding\.", "encoder.embedding_layer."),
+    (r"embeddings\.position_embedding\.position_embedding$", "positional_embedding.pos_embed.pos_embed"),
+    (r"(language_backbone\.encoder)\.layers\.", r"\1.transformer."),
+    (r"token_mixer\.reference_batchnorm\.", "token_mixer.norm.rbr_skip."),
+    (r"mixer\.batchnorm_skip\.", "mixer.rbr_skip."),
+    (r"mixer\.conv\.", "mixer.rbr_conv.0.conv."),
+    (r"mixer\.batchnorm_conv\.", "mixer.rbr_conv.0.bn."),
+    (r"conv_feed_forward\.depthwise_conv\.", "convffn.conv.conv."),
+    (r"conv_feed_forward\.depthwise_batchnorm\.", "convffn.conv.bn."),
+    (r"conv_feed_forward\.mlp\.", "convffn."),
+    (r"(encoder\.transformer\.\d+)\.layer_norm1\.", r"\1.pre_norm_mha.0."),
+    (r"(encoder\.transformer\.\d+)\.self_attn\.([qkv])_proj\.", r"\1.pre_norm_mha.1.qkv_proj.[\2]"),
+    (r"(encoder\.transformer\.\d+)\.self_attn\.", r"\1.pre_norm_mha.1."),
+    (r"(encoder\.transformer\.\d+)\.layer_norm2\.", r"\1.pre_norm_ffn.0."),
+    (r"(encoder\.transformer\.\d+)\.mlp\.fc1\.", r"\1.pre_norm_ffn.1."),
+    (r"(encoder\.transformer\.\d+)\.mlp\.fc2\.", r"\1.pre_norm_ffn.4."),
+    # SAM3's text encoder
+    (r"clip_embeddings\.token_embedding\.", "token_embedding."),
+    (r"clip_embeddings\.position_embedding\.weight$", "positional_embedding"),
+    (r"(language_backbone\.encoder)\.blocks\.", r"\1.transformer.resblocks."),
+    (r"(resblocks\.\d+)\.layer_norm(\d)\.", r"\1.ln_\2."),
+    (r"(resblocks\.\d+)\.self_attn\.", r"\1.attn."),
+    (r"(resblocks\.\d+)\.mlp\.fc1\.", r"\1.mlp.c_fc."),
+    (r"(resblocks\.\d+)\.mlp\.fc2\.", r"\1.mlp.c_proj."),
+    # prompt decoder
+    (r"(sam_prompt_encoder\.)points\.positions$", r"\1pe_layer.positional_encoding_gaussian_matrix"),
+    (r"(sam_prompt_encoder\.)points\.labels\.", r"\1point_embeddings."),
+    (r"(sam_prompt_encoder\.)points\.no_point\.", r"\1not_a_point_embed."),
+    (r"(sam_prompt_encoder\.)mask\.conv1\.", r"\1mask_downscaling.0."),
+    (r"(sam_prompt_encoder\.)mask\.layer_norm1\.", r"\1mask_downscaling.1."),
+    (r"(sam_prompt_encoder\.)mask\.conv2\.", r"\1mask_downscaling.3."),
+    (r"(sam_prompt_encoder\.)mask\.layer_norm2\.", r"\1mask_downscaling.4."),
+    (r"(sam_prompt_encoder\.)mask\.conv3\.", r"\1mask_downscaling.6."),
+    (r"(sam_prompt_encoder\.)no_mask\.", r"\1no_mask_embed."),
+    (r"(sam_mask_decoder\.)upscale_conv1\.", r"\1output_upscaling.0."),
+    (r"(sam_mask_decoder\.)upscale_layer_norm\.", r"\1output_upscaling.1."),
+    (r"(sam_mask_decoder\.)upscale_conv2\.", r"\1output_upscaling.3."),
+    (r"(sam_mask_decoder\..*)\.layer_norm_final_attn\.", r"\1.norm_final_attn."),
+    (r"(sam_mask_decoder\..*)\.layer_norm(\d)\.", r"\1.norm\2."),
+    (r"(sam_mask_decoder\..*)\.mlp\.proj_in\.", r"\1.mlp.lin1."),
+    (r"(sam_mask_decoder\..*)\.mlp\.proj_out\.", r"\1.mlp.lin2."),
+    (r"(mlps\.\d|_head)\.layers\.0\.(?=weight|bias)", r"\1.layers.1."),
+    (r"(mlps\.\d|_head)\.proj_in\.", r"\1.layers.0."),
+    (r"(mlps\.\d|_head)\.proj_out\.", r"\1.layers.2."),
+    # geometry encoder
+    (r"(geometry_encoder)\.vision_layer_norm\.", r"\1.img_pre_norm."),
+    (r"(geometry_encoder)\.prompt_layer_norm\.", r"\1.norm."),
+    (r"(geometry_encoder)\.output_layer_norm\.", r"\1.encode_norm."),
+    (r"(geometry_encoder)\.layers\.", r"\1.encode."),
+    # decoder
+    (r"(decoder)\.output_layer_norm\.", r"\1.norm."),
+    (r"(decoder)\.presence_layer_norm\.", r"\1.presence_token_out_norm."),
+    (r"(decoder)\.presence_head\.", r"\1.presence_token_head."),
+    (r"(decoder)\.box_head\.", r"\1.bbox_embed."),
+    (r"(decoder)\.box_rpb_embed_([xy])\.", r"\1.boxRPB_embed_\2."),
+    (r"\.self_attn_layer_norm\.", ".norm2."),
+    (r"\.text_cross_attn_layer_norm\.", ".catext_norm."),
+    (r"\.vision_cross_attn_layer_norm\.", ".norm1."),
+    (r"\.mlp_layer_norm\.", ".norm3."),
+    (r"\.text_cross_attn\.", ".ca_text."),
+    (r"\.vision_cross_attn\.", ".cross_attn."),
+    # scoring and mask head
+    (r"\.text_mlp_out_norm\.", ".prompt_mlp.out_norm."),
+    (r"\.text_mlp\.", ".prompt_mlp."),
+    (r"\.text_proj\.", ".prompt_proj."),
+    (r"\.query_proj\.", ".hs_proj."),
+    (r"(segmentation_head)\.prompt_norm\.", r"\1.cross_attn_norm."),
+    (r"(segmentation_head)\.prompt_attention\.", r"\1.cross_attend_prompt."),
+    (r"(segmentation_head)\.pixels\.", r"\1.pixel_decoder."),
+    (r"(segmentation_head)\.instances\.", r"\1.instance_seg_head."),
+    (r"(segmentation_head)\.queries\.", r"\1.mask_predictor.mask_embed."),
+    # layers of the geometry encoder and of the transformer
+    (r"(encoder\.layers\.\d+|encode\.\d+)\.cross_attn\.", r"\1.cross_attn_image."),
+    (r"(encoder\.layers\.\d+|encode\.\d+)\.layer_norm(\d)\.", r"\1.norm\2."),
+    (r"(layers\.\d+|encode\.\d+)\.mlp\.fc(\d)\.", r"\1.linear\2."),
+    # the detector's attention: query, key and value lie in one tensor, one after the other
+    (r"^(detector\..*)\.([qkv])_proj\.(weight|bias)$", r"\1.in_proj_[\2]\3"),
+    (r"\.o_proj\.", ".out_proj."),
+)

@@ -1,0 +1,130 @@
+"""What a student is put together from, when a file lacks a part of it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model_store import artifact, importing, registry
+from model_store.artifact import StoreError
+from model_store.assembly import OBJECT_PARTS, assemble
+from model_store.checkpoint import CheckpointError
+from model_store.networks.sizes import Sizes
+from model_store.networks.student import build
+
+Tensors = dict[str, Tensor]
+POSITIONS = "text.embeddings.position_embedding.position_embedding"
+TABLE = "detector.backbone.language_backbone.encoder.positional_embedding.pos_embed.pos_embed"
+GEOMETRY, INTERACTIVE, TRACKER = (
+    "detector.geometry_encoder.",
+    "detector.backbone.vision_backbone.sam2_convs.",
+    "tracker.",
+)
+
+
+def _without(tensors: Tensors, *beginnings: str) -> Tensors:
+    return {key: value for key, value in tensors.items() if not key.startswith(beginnings)}
+
+
+def test_a_file_without_the_interactive_side_finds_concepts(released: Tensors, sizes: Sizes) -> None:
+    made = assemble(sizes, _without(released, INTERACTIVE, TRACKER))
+    assert made.abilities.concepts and not made.abilities.objects
+    assert made.lacking == OBJECT_PARTS
+    assert not [name for name in made.weights if name.startswith(("interactive_neck.", "objects."))]
+
+
+def test_a_file_of_the_tracker_alone_segments_objects(released: Tensors, sizes: Sizes) -> None:
+    """As Stage 2 saves it: no `tracker.` before its keys."""
+    tracker = _without(
+        released, GEOMETRY, "detector.transformer", "detector.segmentation_head", "detector.dot"
+    )
+    made = assemble(sizes, tracker)
+    assert made.abilities.objects and not made.abilities.concepts
+    assert made.lacking == ("geometry encoder", "detector", "mask head")
+    assert made.audit.unused_groups["concept neck"] and made.audit.unused_groups["text encoder"]
+
+
+def test_a_file_that_can_serve_nothing_is_refused_and_told_where_the_rest_is(
+    released: Tensors, sizes: Sizes
+) -> None:
+    with pytest.raises(CheckpointError, match=r"no geometry encoder.*class token.*--fill-from FILE"):
+        assemble(sizes, _without(released, GEOMETRY, INTERACTIVE, TRACKER))
+
+
+def test_missing_parts_come_from_the_second_file_and_nothing_else_does(
+    released: Tensors, sizes: Sizes
+) -> None:
+    other = {key: value + 1 if value.is_floating_point() else value for key, value in released.items()}
+    made = assemble(sizes, _without(released, GEOMETRY, INTERACTIVE, TRACKER), other)
+    assert not made.lacking
+    assert set(made.audit.filled) == {"geometry encoder", *OBJECT_PARTS}
+    whole = assemble(sizes, released)
+    for name, weight in made.weights.items():
+        filled = name.startswith(("detector.geometry.", "interactive_neck.", "objects."))
+        assert torch.equal(weight, whole.weights[name] + filled), name
+    assert made.audit.used + sum(made.audit.filled.values()) == whole.audit.used
+
+
+def test_half_a_part_is_a_fault_and_is_not_filled(released: Tensors, sizes: Sizes) -> None:
+    key = GEOMETRY + "label_embed.weight"
+    with pytest.raises(CheckpointError, match=f"1 keys are missing: {key}"):
+        assemble(sizes, _without(released, key), released)
+
+
+def test_the_image_encoder_is_never_filled(released: Tensors, sizes: Sizes) -> None:
+    trunk = "detector.backbone.vision_backbone.trunk."
+    with pytest.raises(CheckpointError, match="image encoder efficientvit_b0: it is a file of another model"):
+        assemble(sizes, _without(released, trunk), released)
+
+
+def test_a_longer_position_table_is_cut_or_resized_as_the_variant_says(
+    released: Tensors, sizes: Sizes
+) -> None:
+    rows = sizes.text.context
+    table = torch.randn(1, 1, 3 * rows, released[TABLE].shape[3])
+    released[TABLE] = table
+    cut = assemble(sizes, released).weights[POSITIONS]
+    assert torch.equal(cut, table[:, :, :rows])
+    resized = assemble(sizes, released, interpolate_positions=True).weights[POSITIONS]
+    # Bilinear from 3 n rows to n with half-pixel centres: every third row, from the second on.
+    torch.testing.assert_close(resized, table[:, :, 1::3])
+    assert not torch.equal(cut, resized)
+    released[TABLE] = table[:, :, :rows]
+    assert torch.equal(assemble(sizes, released, interpolate_positions=True).weights[POSITIONS], cut)
+
+
+def test_a_position_table_shorter_than_the_context_is_told(tmp_path: Path) -> None:
+    torch.save({TABLE: torch.zeros(1, 1, 7, 512)}, tmp_path / "file.pt")
+    with pytest.raises(StoreError, match=r"7 rows, and es-ev-s-mc-s0 reads texts of 16 tokens.*--context 7"):
+        importing.import_checkpoint(
+            "es-ev-s-mc-s0", tmp_path / "file.pt", tmp_path / "store", lambda *_: None
+        )
+
+
+def test_the_manifest_says_what_cannot_be_served_and_why(
+    released: Tensors, sizes: Sizes, tmp_path: Path
+) -> None:
+    made = assemble(sizes, _without(released, INTERACTIVE, TRACKER))
+    folder = importing.make(
+        registry.find("es-ev-s-mc-s0"),
+        build(sizes, made.weights, made.abilities),
+        tmp_path,
+        lambda *_: None,
+        {"file": "file.pt"},
+        asdict(made.audit),
+        texts=False,
+        lacking=made.lacking,
+    )
+    manifest = artifact.load(folder).manifest
+    assert manifest.prompts == ("exemplar_box", "exemplar_point")
+    assert manifest.unserved["text"] == "its text encoder was left out at import, which --with-text puts in"
+    for kind in ("points", "box", "mask"):
+        assert manifest.unserved[kind] == (
+            "its checkpoint has no interactive neck and no prompt decoder, which --fill-from FILE puts in"
+        )
+    assert (manifest.text_encoder, manifest.context_length) == ("", 0)
+    assert "visual_prompt" in manifest.graphs and "text_encoder" not in manifest.graphs
+    assert "prompt_decoder" not in manifest.graphs and not manifest.constants
+    assert not manifest.synthetic and manifest.licence == "SAM License"
