@@ -76,7 +76,8 @@ class Manifest:
     # True: the weights are synthetic.
     synthetic: bool
     licence: str
-    # {"file", "sha256", "bytes"} of the checkpoint, or {"recipe"} of synthetic weights.
+    # {"file", "sha256", "bytes"} of the checkpoint, with {"repository", "revision", "path"} of the hub if it
+    # was pulled from there; or {"recipe"} of synthetic weights.
     source: Mapping[str, Any]
     # {"keys", "used", "unused_groups"}: how the checkpoint's keys were accounted for.
     audit: Mapping[str, Any]

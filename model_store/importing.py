@@ -21,12 +21,15 @@ from model_store.synthetic import RECIPE, calibrate, weights
 _PROMPTS = ("text", "exemplar_box")
 
 
-def import_checkpoint(name: str, path: Path, store: Path, report: Report) -> Path:
+def import_checkpoint(
+    name: str, path: Path, store: Path, report: Report, *, origin: Mapping[str, Any] | None = None
+) -> Path:
     """Turns a released checkpoint into the artefact `<store>/<name>`.
 
     Args:
         path: .pt, .pth or .safetensors.
         report: called with (stage, fraction 0..1) as the work goes on.
+        origin: where the file came from; recorded in the manifest's `source`.
 
     Returns:
         The artefact's folder. On failure the store is as it was.
@@ -44,6 +47,7 @@ def import_checkpoint(name: str, path: Path, store: Path, report: Report) -> Pat
     report("audit weights", 0.0)
     taken, account = checkpoint.audit(tensors, shapes(blank(sizes)), sizes.text.context)
     source = {"file": path.name, "sha256": artifact.sha256_of(path), "bytes": path.stat().st_size}
+    source |= origin or {}
     report("audit weights", 1.0)
     return make(variant, sizes, taken, store, report, source, asdict(account), synthetic=False)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli_common import CommandError, need, settings_of
+from service.cli_common import CommandError, need, need_packages, settings_of
 
 if TYPE_CHECKING:
     from model_store.artifact import Manifest
@@ -103,6 +103,32 @@ def import_variant(
     with _progress() as report:
         made = importing.import_checkpoint(name, checkpoint, folder, report)
     typer.echo(f"{name} is in {made}.")
+
+
+@app.command()
+def pull(
+    name: Name,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the repository.", show_default="main")
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Fetch a variant's released file from the Hugging Face hub, and turn it into an artefact.
+
+    HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to every tool of the hub.
+    """
+    from service.config import StoreSettings
+
+    folder = settings_of(StoreSettings, store=store).store
+    pulling = need("model_store.pull", "import")
+    variant = pulling.pullable(name)
+    # What only the import needs is missed before the transfer.
+    need_packages(("torch", "transformers", "timm", "onnx", "onnxscript"), "import")
+    with _progress() as report:
+        pulled = pulling.pull_file(variant, revision, report)
+        importing = need("model_store.importing", "import")
+        made = importing.import_checkpoint(name, pulled.path, folder, report, origin=pulled.origin())
+    typer.echo(f"{name} is in {made}, from {pulled.repository} at {pulled.revision}.")
 
 
 @app.command()
