@@ -22,11 +22,11 @@ def manifest_of(store: Path, variant: str) -> "Manifest":
     """The manifest of the variant's artefact. Raises CommandError that says how to get one."""
     from model_store import artifact, registry
 
-    registry.find(variant)
+    released = registry.find(variant).released
     if not (store / variant / artifact.MANIFEST).is_file():
+        way = f"pull {variant}" if released else f"import {variant} --checkpoint FILE"
         raise CommandError(
-            f"there is no artefact of {variant} in {store}. Make one: "
-            f"efficientsam3 variants import {variant} --checkpoint FILE, "
+            f"there is no artefact of {variant} in {store}. Make one: efficientsam3 variants {way}, "
             f"or, for a test, efficientsam3 variants synthesize {variant}"
         )
     return artifact.read(store / variant)

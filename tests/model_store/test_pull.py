@@ -7,88 +7,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from model_store import artifact, registry
-from tests.hub_server import COMMIT, Fault, Hub, HubFile, serve_hub
-from tests.released import write_checkpoint
+from tests.hub_server import COMMIT, Fault, Hub, HubFile
+from tests.hub_shell import FETCH, FILE, REPOSITORY, Shell, hub_shell
 
-REPOSITORY, FILE = "somebody/students", "folder/student.pt"
-VARIANT = registry.find("es-ev-m-mc-s0")
 # huggingface_hub takes ten megabytes at a time; what came of the next ten is lost when a transfer ends.
 MEGABYTE = 10**6
 CONTENT = bytes(range(256)) * (24 * MEGABYTE // 256)
-FETCH = """
-import json, sys
-from model_store import pull
-told = []
-try:
-    found = pull.fetch(*json.loads(sys.argv[1]), lambda stage, fraction: told.append((stage, fraction)))
-    answer = {name: str(getattr(found, name)) for name in found.__slots__} | {"origin": found.origin()}
-except pull.PullError as error:
-    answer = {"error": str(error)}
-print(json.dumps(answer | {"told": told, "torch": "torch" in sys.modules}))
-"""
-
-
-@dataclass
-class Shell:
-    """Runs commands with the hub's environment."""
-
-    hub: Hub
-    home: Path
-
-    def environment(self, **more: str) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        ours = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.home), "NO_PROXY": "127.0.0.1,localhost"}
-        return {**kept, **ours, **more}
-
-    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, env=self.environment(**more)
-        )
-
-    def fetch(self, *aliases: str, revision: str | None = None, **more: str) -> dict[str, Any]:
-        done = self.run("-c", FETCH, json.dumps([REPOSITORY, FILE, aliases, revision]), **more)
-        # Nothing of huggingface_hub's is printed: no warning, no bar.
-        assert (done.returncode, done.stderr) == (0, "")
-        answer: dict[str, Any] = json.loads(done.stdout)
-        assert not answer.pop("torch")
-        return answer
-
-    def fails(self, *aliases: str, **more: str) -> str:
-        """What is told of a fetch that cannot succeed, in one line."""
-        told: str = self.fetch(*aliases, **more)["error"]
-        assert "\n" not in told
-        return told
-
-    def pull(self, name: str, **more: str) -> subprocess.CompletedProcess[str]:
-        store = str(self.home.parent / "store")
-        return self.run("-m", "service.cli", "variants", "pull", name, "--store", store, **more)
-
-    def refuses(self, name: str, sentence: str, **more: str) -> None:
-        """The command ends with one line that has the sentence, and nothing is in the store."""
-        done = self.pull(name, **more)
-        assert (done.returncode, done.stdout) == (1, "")
-        (line,) = done.stderr.strip().splitlines()
-        assert sentence in line
-        assert not (self.home.parent / "store").exists()
 
 
 @pytest.fixture
-def hub() -> Iterator[Hub]:
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with hub_shell(Hub(files={(REPOSITORY, FILE): HubFile(CONTENT)}), tmp_path) as shell:
+        yield shell
+
+
+@pytest.fixture
+def hub(shell: Shell) -> Hub:
     """A hub with one repository of one file."""
-    with serve_hub(Hub(files={(REPOSITORY, FILE): HubFile(CONTENT)})) as hub:
-        yield hub
-
-
-@pytest.fixture
-def shell(hub: Hub, tmp_path: Path) -> Shell:
-    return Shell(hub, tmp_path / "home")
+    return shell.hub
 
 
 def _partial(shell: Shell, digest: str) -> Path:
@@ -251,54 +191,3 @@ def test_what_the_hub_refuses_is_told_by_its_reason(shell: Shell, hub: Hub) -> N
     assert "cannot be read now (503)" in shell.fails()
     hub.trouble = (200, {"ETag": '"../../escaped"', "X-Repo-Commit": COMMIT})
     assert "(HF_ENDPOINT) does not tell the commit, digest and size" in shell.fails()
-
-
-def test_the_command_says_in_one_line_why_nothing_was_fetched(shell: Shell, hub: Hub) -> None:
-    name = VARIANT.name
-    shell.refuses(name, "http://127.0.0.1:1 cannot be reached", HF_ENDPOINT="http://127.0.0.1:1")
-    shell.refuses(name, "variants import NAME --checkpoint FILE", HF_ENDPOINT="http://127.0.0.1:1")
-    shell.refuses(name, "offline mode is on (HF_HUB_OFFLINE)", HF_HUB_OFFLINE="1")
-    shell.refuses(name, f"no access to {hub.url}/{VARIANT.repository} (401)")
-    hub.files[VARIANT.repository, "README.md"] = HubFile(b"")
-    shell.refuses(name, f"has no file {VARIANT.file}")
-
-
-def test_the_command_asks_for_nothing_that_could_not_be_imported(shell: Shell, hub: Hub) -> None:
-    shell.refuses("es-ev-s-mc-s0", "no weights of es-ev-s-mc-s0 were ever published")
-    shell.refuses("es-rv-m-mc-s0", "this version could not import it")
-    shell.refuses("es-ev-xs", "there is no variant 'es-ev-xs'")
-    # What the import system does when torch is not installed.
-    code = "import sys; sys.modules['torch'] = None; from service.cli import main; main(sys.argv[1:])"
-    done = shell.run("-c", code, "variants", "pull", VARIANT.name)
-    assert "needs torch: pip install 'efficientsam3-service[import]'" in done.stderr
-    assert hub.asked == []
-
-
-def test_a_fetched_file_that_is_no_checkpoint_stays_in_the_hubs_cache_alone(shell: Shell, hub: Hub) -> None:
-    hub.files[VARIANT.repository, VARIANT.file] = HubFile(b"no checkpoint")
-    done = shell.pull(VARIANT.name)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"efficientsam3: {Path(VARIANT.file).name} ")
-    assert not (shell.home.parent / "store").exists()
-    (kept,) = shell.home.rglob(Path(VARIANT.file).name)
-    assert kept.read_bytes() == b"no checkpoint"
-
-
-@pytest.mark.slow
-def test_a_variant_is_pulled_and_its_origin_recorded(
-    shell: Shell, hub: Hub, reference: Path, tmp_path: Path
-) -> None:
-    checkpoint = write_checkpoint(reference, VARIANT.name, tmp_path / "checkpoint.pt")
-    hub.files[VARIANT.repository, VARIANT.file] = HubFile(checkpoint.read_bytes())
-    done = shell.pull(VARIANT.name)
-    assert done.returncode == 0, done.stderr
-    made = artifact.load(tmp_path / "store" / VARIANT.name)
-    assert made.manifest.source == {
-        "file": Path(VARIANT.file).name,
-        "sha256": hub.files[VARIANT.repository, VARIANT.file].digest,
-        "bytes": checkpoint.stat().st_size,
-        "repository": VARIANT.repository,
-        "revision": COMMIT,
-        "path": VARIANT.file,
-    }
