@@ -79,8 +79,9 @@ class Manifest:
     # True: the weights are synthetic.
     synthetic: bool
     licence: str
-    # {"file", "sha256", "bytes"} of the checkpoint, and where it came from; "filled_from" has the same of the
-    # file that parts missing from it were taken from. Or {"recipe"} of synthetic weights.
+    # {"file", "sha256", "bytes"} of the checkpoint, with {"repository", "revision", "path"} of the hub if it
+    # was pulled from there; "filled_from" has the same of the file that parts missing from it were taken
+    # from. Or {"recipe"} of synthetic weights.
     source: Mapping[str, Any]
     # {"keys", "used", "unused_groups", "position_rows", "filled"}: how the keys were accounted for.
     audit: Mapping[str, Any]

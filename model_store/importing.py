@@ -25,6 +25,8 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "box": OBJECT_PARTS,
     "mask": OBJECT_PARTS,
 }
+Origins = Mapping[Path, Mapping[str, Any]]
+
 _LEFT_OUT = "its text encoder was left out at import, which --with-text puts in"
 
 
@@ -35,7 +37,7 @@ def import_checkpoint(
     report: Report,
     *,
     fill_from: Path | None = None,
-    origin: Mapping[str, Any] | None = None,
+    origins: Origins | None = None,
     context: int | None = None,
     texts: bool | None = None,
 ) -> Path:
@@ -45,7 +47,7 @@ def import_checkpoint(
         path: .pt, .pth or .safetensors.
         report: called with (stage, fraction 0..1) as the work goes on.
         fill_from: a second such file, from which parts that the first lacks are taken.
-        origin: where the first file came from; recorded beside its name and digest.
+        origins: where a file came from, by its path; recorded beside its name and digest.
         context: tokens per text; None for the variant's own.
         texts: False leaves the text encoder out. None: only SAM3's, which is larger than all else.
 
@@ -65,9 +67,9 @@ def import_checkpoint(
     report("audit weights", 0.0)
     _check_context(name, sizes, position_rows(tensors) or position_rows(fill or {}))
     assembly = assemble(sizes, tensors, fill, interpolate_positions=variant.positions == "interpolated")
-    source = _file(path) | dict(origin or {})
+    source = _file(path, origins or {})
     if assembly.audit.filled and fill_from:
-        source["filled_from"] = _file(fill_from)
+        source["filled_from"] = _file(fill_from, origins or {})
     report("audit weights", 1.0)
     student = build(sizes, assembly.weights, assembly.abilities)
     texts = sizes.text.network != "sam3" if texts is None else texts
@@ -164,8 +166,9 @@ def _check_context(name: str, sizes: Sizes, rows: int) -> None:
         )
 
 
-def _file(path: Path) -> dict[str, Any]:
-    return {"file": path.name, "sha256": artifact.sha256_of(path), "bytes": path.stat().st_size}
+def _file(path: Path, origins: Origins) -> dict[str, Any]:
+    own = {"file": path.name, "sha256": artifact.sha256_of(path), "bytes": path.stat().st_size}
+    return own | dict(origins.get(path, {}))
 
 
 def _missing(lacking: tuple[str, ...], parts: tuple[str, ...]) -> str:

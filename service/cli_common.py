@@ -1,6 +1,8 @@
 """What the commands share: settings from options, and failures as one line."""
 
+from collections.abc import Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -45,8 +47,18 @@ def need(module: str, extra: str) -> ModuleType:
         missing = error.name or ""
         if missing.partition(".")[0] in ("service", "model_store"):
             raise
-        message = f"this needs {missing}: pip install 'efficientsam3-service[{extra}]'"
-        raise CommandError(message) from error
+        raise CommandError(_missing(missing, extra)) from error
+
+
+def need_packages(packages: Iterable[str], extra: str) -> None:
+    """Raises CommandError that says what to install unless the packages are there. Imports none of them."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise CommandError(_missing(package, extra))
+
+
+def _missing(package: str, extra: str) -> str:
+    return f"this needs {package}: pip install 'efficientsam3-service[{extra}]'"
 
 
 def expected(error: Exception) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli_common import CommandError, need, settings_of
+from service.cli_common import CommandError, need, need_packages, settings_of
 
 if TYPE_CHECKING:
     from model_store.artifact import Manifest
@@ -16,17 +16,21 @@ app = typer.Typer(help="List variants, and bring them into the store.", no_args_
 
 Store = Annotated[Path | None, typer.Option(help="Folder of artefacts.", show_default="the user's cache")]
 Name = Annotated[str, typer.Argument(help="The variant's name.")]
+WithText = Annotated[
+    bool | None,
+    typer.Option("--with-text/--without-text", help="The text encoder.", show_default="all but SAM3's"),
+]
 
 
 def manifest_of(store: Path, variant: str) -> "Manifest":
     """The manifest of the variant's artefact. Raises CommandError that says how to get one."""
     from model_store import artifact, registry
 
-    registry.find(variant)
+    released = registry.find(variant).released
     if not (store / variant / artifact.MANIFEST).is_file():
+        way = f"pull {variant}" if released else f"import {variant} --checkpoint FILE"
         raise CommandError(
-            f"there is no artefact of {variant} in {store}. Make one: "
-            f"efficientsam3 variants import {variant} --checkpoint FILE, "
+            f"there is no artefact of {variant} in {store}. Make one: efficientsam3 variants {way}, "
             f"or, for a test, efficientsam3 variants synthesize {variant}"
         )
     return artifact.read(store / variant)
@@ -94,10 +98,7 @@ def import_variant(
     fill_from: Annotated[
         Path | None, typer.Option(help="A second file, for the parts that the first lacks.")
     ] = None,
-    with_text: Annotated[
-        bool | None,
-        typer.Option("--with-text/--without-text", help="The text encoder.", show_default="all but SAM3's"),
-    ] = None,
+    with_text: WithText = None,
     context: Annotated[
         int | None, typer.Option(min=3, max=77, help="Tokens per text.", show_default="the variant's")
     ] = None,
@@ -131,6 +132,42 @@ def _tell(name: str, made: Path) -> None:
     for why in dict.fromkeys(manifest.unserved.values()):
         kinds = [kind for kind, each in manifest.unserved.items() if each == why]
         typer.echo(f"Not served: {', '.join(kinds)}: {why}.")
+
+
+@app.command()
+def pull(
+    name: Name,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the repository.", show_default="main")
+    ] = None,
+    with_text: WithText = None,
+    store: Store = None,
+) -> None:
+    """Fetch a variant's released files from the Hugging Face hub, and turn them into an artefact.
+
+    HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to every tool of the hub.
+    """
+    from service.config import StoreSettings
+
+    folder = settings_of(StoreSettings, store=store).store
+    pulling = need("model_store.pull", "import")
+    variant = pulling.pullable(name)
+    # What only the import needs is missed before the transfer.
+    need_packages(("torch", "transformers", "timm", "onnx", "onnxscript"), "import")
+    with _progress() as report:
+        pulled = [pulling.pull_file(each, revision, report) for each in pulling.rows(variant)]
+        importing = need("model_store.importing", "import")
+        made = importing.import_checkpoint(
+            name,
+            pulled[0].path,
+            folder,
+            report,
+            fill_from=pulled[1].path if len(pulled) > 1 else None,
+            origins={each.path: each.origin() for each in pulled},
+            texts=with_text,
+        )
+    typer.echo(f"From {pulled[0].repository} at {pulled[0].revision}.")
+    _tell(name, made)
 
 
 @app.command()

@@ -80,6 +80,7 @@ def test_expected_failures_are_one_line_and_exit_with_1(picture: Path, tmp_path:
     empty = str(tmp_path / "store")
     _fails(1, "no artefact of es-ev-s-mc-s0", "serve", "es-ev-s-mc-s0", "--store", empty)
     _fails(1, "variants synthesize es-ev-s-mc-s0", "serve", "es-ev-s-mc-s0", "--store", empty)
+    _fails(1, "variants pull es-ev-m-mc-s0", "serve", "es-ev-m-mc-s0", "--store", empty)
     _fails(1, "no variant 'es-ev-xs'", "serve", "es-ev-xs", "--store", empty)
     _fails(1, "no variant 'es-ev-xs'", "variants", "show", "es-ev-xs")
     _fails(1, "/nowhere.pt is no file", "variants", "import", "es-ev-m", "--checkpoint", "/nowhere.pt")

@@ -17,11 +17,9 @@ from model_store.networks.student import build
 Tensors = dict[str, Tensor]
 POSITIONS = "text.embeddings.position_embedding.position_embedding"
 TABLE = "detector.backbone.language_backbone.encoder.positional_embedding.pos_embed.pos_embed"
-GEOMETRY, INTERACTIVE, TRACKER = (
-    "detector.geometry_encoder.",
-    "detector.backbone.vision_backbone.sam2_convs.",
-    "tracker.",
-)
+GEOMETRY = "detector.geometry_encoder."
+INTERACTIVE = "detector.backbone.vision_backbone.sam2_convs."
+TRACKER = "tracker."
 
 
 def _without(tensors: Tensors, *beginnings: str) -> Tensors:
