@@ -24,8 +24,15 @@ _PRESENCE = 3.0
 # (pattern, mean, deviation) of tensors that the general law does not fit.
 _SPECIAL = (
     (r"(query_embed|presence_token|label_embed|cls_embed|token_embedding)\.weight$", 0.0, 1.0),
+    (r"objects\.(points\.(labels\.\d|no_point)|no_mask|decoder\..*_tokens?)\.weight$", 0.0, 1.0),
+    (r"objects\.points\.positions$", 0.0, 1.0),
+    (r"objects\.no_memory$", 0.0, 0.3),
+    (r"pred_obj_score_head\.proj_out\.bias$", 4.0, 0.02),
+    # Gates that are mostly open.
+    (r"image\.trunk\..*\.se\.fc2\.bias$", 2.0, 0.3),
+    (r"attention_biases$", 0.0, 0.5),
     (r"reference_points\.weight$", 0.0, 1.2),
-    (r"position_embedding$", 0.0, 0.5),
+    (r"position_embedding(s|\.weight)?$", 0.0, 0.5),
     (r"running_mean$", 0.0, 0.1),
     (r"running_var$", 1.0, 0.15),
     (r"layer_scale$", 0.3, 0.03),
@@ -39,6 +46,9 @@ _GAINS = (
     # What a picture shows must outweigh what is asked of it, or a text's masks are all full or all empty.
     (r"(masks\.prompt_attention|encoder\.layers\.\d+\.cross_attn)\.o_proj\.weight$", 0.05),
     (r"image\.head\.3\.weight$", 2.0),
+    # RepViT adds up three branches and has no norm between its blocks.
+    (r"image\.trunk\..*token_mixer\.(conv1|conv\.c)\.weight$", 0.25),
+    (r"image\.trunk\..*channel_mixer\.conv2\.c\.weight$", 0.35),
     (r"context_module\.main\.proj\.conv\.weight$", 0.3),
     (r"depth_conv\.conv\.weight$", 2.0),
     (r"point_conv\.conv\.weight$", 1.3),
@@ -51,10 +61,11 @@ _FLAT = re.compile(r"(scale_layers\.\d|neck\.levels\.\d\.proj2|masks\.pixels\.co
 
 def weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """A float32 tensor for every name."""
-    return {name: torch.from_numpy(_fill(name, tuple(shape))) for name, shape in shapes.items()}
+    return {name: fill(name, tuple(shape)) for name, shape in shapes.items()}
 
 
-def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def fill(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The float32 tensor of that name and shape."""
     mean, deviation = _law(name, shape)
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     drawn = (*shape[:2], 1, 1) if _FLAT.search(name) else shape
@@ -63,7 +74,7 @@ def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name.endswith("depth_conv.conv.weight"):
         # Mostly differences between neighbours, or the trunk sees nothing but the picture's average.
         values -= 0.8 * values.mean(axis=(2, 3), keepdims=True)
-    return np.broadcast_to(values, shape).astype(np.float32)
+    return torch.from_numpy(np.broadcast_to(values, shape).astype(np.float32))
 
 
 def _law(name: str, shape: tuple[int, ...]) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """`efficientsam3 variants`: what can be served, and how it comes into the store."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -188,6 +189,36 @@ def synthesize(
     with _progress() as report:
         made = importing.synthesize(name, folder, report)
     typer.echo(f"{name} is in {made}, with synthetic weights: what it finds means nothing.")
+
+
+@app.command()
+def selfcheck(
+    layouts: Annotated[Path, typer.Option(help="Folder of checkpoint layouts, <name>.json.gz.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Variants.", show_default="all")] = None,
+    with_text: Annotated[bool, typer.Option("--with-text", help="Also SAM3's text encoders.")] = False,
+) -> None:
+    """Make each variant from a checkpoint of its released layout, serve it, ask it, and print a row on it."""
+    from model_store import registry
+    from model_store.artifact import StoreError
+    from service.selfcheck import COLUMNS, check
+
+    chosen = [registry.find(name) for name in names] if names else list(registry.variants().values())
+    typer.echo(f"| {' | '.join(COLUMNS)} |")
+    typer.echo(f"|{'---|' * len(COLUMNS)}")
+    failed = 0
+    with _progress() as report:
+        report("variants", 0.0)
+        for done, variant in enumerate(chosen, start=1):
+            try:
+                cells = check(variant, layouts, with_text=with_text)
+            except (StoreError, CommandError) as error:
+                failed += 1
+                cells = [variant.name, f"FAILED: {error}"]
+            typer.echo(f"| {' | '.join(cells)} |")
+            sys.stdout.flush()
+            report("variants", done / len(chosen))
+    if failed:
+        raise CommandError(f"{failed} of {len(chosen)} variants failed")
 
 
 @contextmanager
