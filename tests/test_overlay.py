@@ -141,7 +141,8 @@ def test_a_prompts_box_is_dashed(
 
 def test_every_prompts_box_has_its_segments_colour() -> None:
     boxes: list[Box] = [(50, 100, 200, 300), (300, 100, 500, 300)]
-    drawn = _drawn(*[[_segment(box)] for box in boxes], prompts=[{"box": list(box)} for box in boxes])
+    found = [(box[0] + 20, box[1] + 20, box[2] - 20, box[3] - 20) for box in boxes]
+    drawn = _drawn(*[[_segment(box)] for box in found], prompts=[{"box": list(box)} for box in boxes])
     assert [colour_of(index) in _along(drawn, box) for index, box in enumerate(boxes)] == [True, True]
     assert colour_of(1) not in _along(drawn, boxes[0])
 
@@ -207,12 +208,20 @@ def test_labels_keep_off_the_points() -> None:
 
 def test_a_label_is_whole_at_every_edge() -> None:
     sizes = set()
-    for x, y in [(0, 0), (500, 0), (0, 300), (500, 300), (250, 150)]:
-        box = (x, y, x + 100, y + 100)
+    for x, y in [(0, 0), (580, 0), (0, 380), (580, 380), (300, 200)]:
+        box = (x, y, x + 20, y + 20)
         # The second one: its box lies under the first's.
         plate = _plate(_drawn([_segment(box, 0.9, "a")], [_segment(box, 0.5, "truck")]), colour_of(1))
         sizes.add((plate[2] - plate[0], plate[3] - plate[1]))
     assert len(sizes) == 1, sizes
+
+
+def test_a_label_is_as_sharp_between_pixels() -> None:
+    whole, between = (
+        _drawn([_segment((x, y, 400, 300), 0.77, "truck 7")]).crop((90, 70, 300, 100))
+        for x, y in ((100, 100), (100.6, 100.6))
+    )
+    assert whole.tobytes() == between.tobytes()
 
 
 def test_a_long_label_is_cut_and_keeps_its_score() -> None:
@@ -231,10 +240,10 @@ def test_a_label_is_one_line_of_what_the_fonts_have() -> None:
         return _drawn([_segment(box, label=label)]).tobytes()
 
     assert drawn("red\n\x1b  car\x00") == drawn("red car")
-    # A code point that no font has.
-    assert drawn("red \U0010fffd") == drawn("red")
-    assert drawn("\U0010fffd") == drawn("prompt 1")
-    assert drawn("\U0010fffd") != drawn("")
+    # Cuneiform, which none of the fonts has.
+    assert drawn("red \U00012000") == drawn("red")
+    assert drawn("\U00012000") == drawn("prompt 1")
+    assert drawn("\U00012000") != drawn("")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (6, 4), (320, 240), (3000, 20), (20, 3000), (3000, 2000)])

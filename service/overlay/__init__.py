@@ -50,7 +50,7 @@ def draw(picture: bytes, answer: Answer, prompts: Sequence[Prompt] = ()) -> Imag
     Masks must be PNG (`mask_format="png"`) or absent. `prompts`: those of the request, drawn where given:
     points and exemplars with their sign, boxes dashed, a PNG mask's contour dashed. One prompt: a colour
     per segment; several: a colour per prompt. Of an object's several masks the first is filled and the
-    others are outlined. Raises OSError if `picture` cannot be read.
+    others are outlined. Raises OSError if `picture` or a mask cannot be read.
     """
     canvas = displayed(picture).convert("RGB")
     scale = _Scale.of(canvas.size)

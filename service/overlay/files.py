@@ -1,4 +1,4 @@
-"""Reading the picture files of the person at the command."""
+"""Reading picture files: those of the person at the command, and the masks of an answer."""
 
 import io
 import warnings

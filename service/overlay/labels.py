@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from math import ceil, floor
 
 from PIL import Image, ImageDraw, ImageStat
 
@@ -15,6 +16,7 @@ _WIDEST = 0.45
 _PLATE, _SMALL_SEGMENT = 255, 60
 
 Box = tuple[float, float, float, float]
+Whole = tuple[int, int, int, int]
 
 
 class Labels:
@@ -29,30 +31,33 @@ class Labels:
         # 8-bit grey, the picture's size: what each pixel costs.
         self._taken = Image.new("L", canvas.size)
 
-    def reserve(self, box: Box, cost: int = _PLATE) -> None:
-        """Keep labels off `box`, pixels."""
-        self._taken.paste(cost, _whole(box))
+    def reserve(self, box: Whole, cost: int = _PLATE) -> None:
+        """Keep labels off `box`, whose right and lower side are outside."""
+        self._taken.paste(cost, box)
 
     def reserve_if_small(self, box_xyxy: Box) -> None:
         """Keep labels off a segment that one of them would hide altogether, where there is room."""
         width, height = box_xyxy[2] - box_xyxy[0], box_xyxy[3] - box_xyxy[1]
         if width < 5 * self._font_px and height < 3 * self._font_px:
-            self.reserve(box_xyxy, _SMALL_SEGMENT)
+            self.reserve(_whole(box_xyxy), _SMALL_SEGMENT)
 
     def write(self, segment: Segment, substitute: str, colour: Colour) -> None:
         """A plate with the segment's label and score by its box; `substitute` where no font has the label."""
         font, label = self._fonts.legible(segment.label)
         score = f"{segment.score:.2f}"
         whole = self._fitted(label or (substitute if segment.label else ""), score, font)
-        _, top, _, bottom = self._pen.textbbox((0, 0), "Ag", font=font)
+        _, top, _, bottom = self._pen.textbbox((0, 0), "dg", font=font)
+        # Whole pixels: between them, Pillow loses the topmost row of some letters.
+        height = ceil(bottom - top) + self._pad_px
         sizes = {
-            text: (self._pen.textlength(text, font=font) + 2 * self._pad_px, bottom - top + self._pad_px)
+            text: (ceil(self._pen.textlength(text, font=font)) + 2 * self._pad_px, height)
             for text in (whole, score)
         }
         text, plate = self._place(segment.box_xyxy, sizes)
         self.reserve(plate)
-        self._pen.rounded_rectangle(plate, radius=self._pad_px, fill=colour)
-        at = (plate[0] + self._pad_px, plate[1] + self._pad_px / 2 - top)
+        x0, y0, x1, y1 = plate
+        self._pen.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), radius=self._pad_px, fill=colour)
+        at = (x0 + self._pad_px, y0 + self._pad_px // 2 - floor(top))
         self._pen.text(at, text, font=font, fill=ink_on(colour))
 
     def _fitted(self, label: str, score: str, font: Font) -> str:
@@ -69,35 +74,36 @@ class Labels:
         fitting = bisect_right(ends, widest, key=lambda end: self._pen.textlength(text(end), font=font))
         return text(max(0, fitting - 1))
 
-    def _place(self, box_xyxy: Box, sizes: Mapping[str, tuple[float, float]]) -> tuple[str, Box]:
+    def _place(self, box_xyxy: Box, sizes: Mapping[str, tuple[int, int]]) -> tuple[str, Whole]:
         """The text and its plate: the first of `sizes` (width, height) and place by the box that is free.
 
         Where none is, the one that hides least.
         """
-        costs: list[tuple[float, int, str, Box]] = []
+        costs: list[tuple[float, int, str, Whole]] = []
         for text, (width, height) in sizes.items():
-            for x, y in _places(box_xyxy, width, height):
-                left = min(max(0.0, x), max(0.0, self._size[0] - width - 1))
-                top = min(max(0.0, y), max(0.0, self._size[1] - height - 1))
+            for x, y in _places(_whole(box_xyxy), width, height):
+                left = min(max(0, x), max(0, self._size[0] - width))
+                top = min(max(0, y), max(0, self._size[1] - height))
                 plate = (left, top, left + width, top + height)
-                cost = ImageStat.Stat(self._taken.crop(_whole(plate))).sum[0]
+                cost = ImageStat.Stat(self._taken.crop(plate)).sum[0]
                 if not cost:
                     return text, plate
                 costs.append((cost, len(costs), text, plate))
         return min(costs)[2:]
 
 
-def _places(box_xyxy: Box, width: float, height: float) -> Iterator[tuple[float, float]]:
+def _places(box: Whole, width: int, height: int) -> Iterator[tuple[int, int]]:
     """Top left corners, the best first: above the box, in it, below it, beside it, down its left side."""
-    x0, y0, x1, y1 = box_xyxy
-    for y in (y0 - height, y0, y1, y1 - height):
+    x0, y0, x1, y1 = box
+    for y in (y0 - height, y0, y1, y1 - height, y0 - 2 * height, y1 + height):
         yield x0, y
         yield x1 - width, y
     yield x1, y0
     yield x0 - width, y0
-    for step in range(1, min(12, int((y1 - y0) / height))):
+    for step in range(1, min(12, (y1 - y0) // height)):
         yield x0, y0 + step * height
 
 
-def _whole(box: Box) -> tuple[int, int, int, int]:
-    return (int(box[0]), int(box[1]), int(box[2]) + 1, int(box[3]) + 1)
+def _whole(box: Box) -> Whole:
+    """The pixels that the box touches; its right and lower side are outside."""
+    return (floor(box[0]), floor(box[1]), floor(box[2]) + 1, floor(box[3]) + 1)

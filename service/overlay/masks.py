@@ -1,7 +1,6 @@
 """Masks on a picture: filled, outlined, dashed."""
 
 import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from service.overlay.colours import WHITE, Colour
+from service.overlay.files import displayed
 
 _FILL_OPACITY = 0.42
 
@@ -26,12 +26,13 @@ class Shape:
 def shape_of(mask: Mapping[str, Any] | None, size: tuple[int, int], margin_px: int) -> Shape | None:
     """The shape of a mask of the API over a picture of `size` (width, height).
 
-    None where there is nothing to paint: no mask, another format than PNG, no foreground.
+    None where there is nothing to paint: no mask, another format than PNG, no foreground. Raises OSError if
+    the PNG cannot be read.
     """
     if not mask or mask["format"] != "png":
         return None
-    with Image.open(io.BytesIO(base64.b64decode(mask["png"]))) as opened:
-        whole = opened.convert("L").crop((0, 0, *size)).point(_binary)
+    opened = displayed(base64.b64decode(mask["png"]), ("PNG",))
+    whole = opened.convert("L").crop((0, 0, *size)).point(_binary)
     bounds = whole.getbbox()
     if bounds is None:
         return None
