@@ -4,15 +4,12 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from service import cli_variants
+from service import cli_segment, cli_variants
 from service.cli_common import CommandError, expected, need, settings_of
-
-if TYPE_CHECKING:
-    from service.client import Answer
 
 app = typer.Typer(
     name="efficientsam3",
@@ -114,76 +111,7 @@ def worker(
         raise CommandError(str(error)) from error
 
 
-@app.command()
-def segment(
-    picture: Annotated[Path, typer.Argument(help="An image file.")],
-    text: Annotated[list[str], typer.Option(help="What to find, a noun phrase. May be repeated.")],
-    out: Annotated[Path | None, typer.Option(help="Draw the answer on the picture, into this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the server's answer.")] = False,
-    server: Annotated[str, typer.Option(help="Where the server listens.")] = "http://127.0.0.1:8080",
-    threshold: Annotated[
-        float | None, typer.Option(help="Score threshold, 0 to 1.", show_default="the variant's")
-    ] = None,
-    variant: Annotated[str, typer.Option(help="Variant to ask.", show_default="the server's default")] = "",
-    timeout_s: Annotated[float, typer.Option(min=0.001, max=600, help="Seconds to wait.")] = 60.0,
-) -> None:
-    """Find what the texts name in a picture, by a running server."""
-    from service.client import Client
-
-    if out:
-        _check_drawable(out)
-    image = picture.read_bytes()
-    with Client(server, timeout_s=timeout_s) as client:
-        answer = client.segment(
-            image,
-            [{"text": each} for each in text],
-            variant=variant,
-            score_threshold=threshold,
-            mask_format="png" if out else "rle",
-        )
-    if out:
-        from service.overlay import draw
-
-        draw(image, answer).save(out)
-    if as_json:
-        import json
-
-        typer.echo(json.dumps(answer.raw, indent=2))
-    else:
-        _print_answer(answer, text, out)
-
-
-def _check_drawable(out: Path) -> None:
-    """Raise CommandError unless `out` can be written as a picture: before the server has any work."""
-    from PIL import Image
-
-    known = Image.registered_extensions()
-    if known.get(out.suffix.lower()) not in Image.SAVE:
-        raise CommandError(
-            f"--out {out}: no picture format is known by {out.suffix or 'no ending'}", usage=True
-        )
-    if not out.parent.is_dir():
-        raise CommandError(f"--out {out}: there is no folder {out.parent}", usage=True)
-
-
-def _print_answer(answer: "Answer", texts: list[str], out: Path | None) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("prompt", "score", "box (x0, y0, x1, y1)", "pixels", box=None)
-    for text, segments in zip(texts, answer.results, strict=True):
-        for each in segments:
-            box = ", ".join(f"{value:.1f}" for value in each.box_xyxy)
-            table.add_row(escape(text), f"{each.score:.3f}", box, f"{each.area_px}")
-        if not segments:
-            table.add_row(escape(text), "-", "nothing above the threshold", "-")
-    console = Console()
-    console.print(table)
-    total_ms = answer.timings_ms.get("total", 0)
-    console.print(f"{answer.variant}: {total_ms:.0f} ms", highlight=False, markup=False)
-    if out:
-        console.print(f"Drawn: {out}", highlight=False, markup=False)
+app.command()(cli_segment.segment)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -80,16 +80,18 @@ class Client:
         score_threshold: float | None = None,
         mask_format: str = "rle",
         max_segments: int | None = None,
+        multimask: bool = False,
     ) -> Answer:
         """Find what `prompts` ask for in `image`, an encoded file's bytes.
 
         `variant` empty: the server's default. `score_threshold` None: the variant's. `mask_format` is one of
-        "rle", "png", "polygon" and "none".
+        "rle", "png", "polygon" and "none". `multimask`: all the candidate masks of an object.
         """
         options = {
             "score_threshold": score_threshold,
             "mask_format": mask_format,
             "max_segments": max_segments,
+            "multimask": multimask or None,
         }
         request = {
             "variant": variant,

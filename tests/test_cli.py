@@ -56,12 +56,10 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert not {"grpc", "fastapi", "pydantic", "httpx", "PIL", "numpy"} & set(loaded.split())
 
 
-def test_wrong_usage_exits_with_2(picture: Path) -> None:
+def test_wrong_usage_exits_with_2() -> None:
     _fails(2, "Missing argument", "serve")
-    _fails(2, "Missing option", "segment", str(picture))
     _fails(2, "No such command", "train")
-    _fails(2, "no picture format is known by .foo", "segment", str(picture), "--text", "a", "--out", "x.foo")
-    _fails(2, "no folder /nowhere", "segment", str(picture), "--text", "a", "--out", "/nowhere/x.png")
+    _fails(2, "Missing argument", "segment")
     _fails(2, "setting http_port", "gateway", "--http-port", "99999")
     _fails(2, "JSON", "gateway", EFFICIENTSAM3_WORKERS="{")
     workers = json.dumps({"demo": ["127.0.0.1:1"]})
@@ -90,28 +88,6 @@ def test_expected_failures_are_one_line_and_exit_with_1(picture: Path, tmp_path:
     _fails(1, "variant_not_found", "segment", str(picture), "--text", "a", "--variant", "x", "--server", url)
     taken = url.rpartition(":")[2]
     _fails(1, f"cannot listen on 127.0.0.1:{taken}", "gateway", "--http-port", taken, "--grpc-port", "0")
-
-
-def test_segment_prints_and_draws(picture: Path, tmp_path: Path, url: str) -> None:
-    arguments = ("segment", str(picture), "--text", "truck", "--text", "wheel", "--server", url)
-    table = _run(*arguments)
-    assert table.returncode == 0, table.stderr
-    assert "truck" in table.stdout and "wheel" in table.stdout and "0.930" in table.stdout
-
-    answer = json.loads(_run(*arguments, "--json").stdout)
-    assert [result["segments"][0]["label"] for result in answer["results"]] == ["truck", "wheel"]
-    assert answer["results"][0]["segments"][0]["mask"]["format"] == "rle"
-
-    overlay = tmp_path / "overlay.png"
-    assert _run(*arguments, "--out", str(overlay)).returncode == 0
-    with Image.open(overlay) as drawn:
-        assert drawn.size == (6, 4)
-
-
-def test_a_text_that_looks_like_markup_is_shown_as_it_is(picture: Path, url: str) -> None:
-    done = _run("segment", str(picture), "--text", "[/b] [red]truck", "--server", url)
-    assert done.returncode == 0, done.stderr
-    assert "[/b] [red]truck" in done.stdout
 
 
 def test_synthesize_if_missing_keeps_what_is_there(tmp_path: Path) -> None:

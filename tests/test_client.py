@@ -1,16 +1,13 @@
-"""The Python client, and the drawing of what it got, against a real gateway."""
+"""The Python client against a real gateway."""
 
-import base64
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from service.client import Answer, Client, Segment
+from service.client import Client, Segment
 from service.errors import Kind, ServiceError
-from service.overlay import draw
 from tests.gateway.serve_fakes import Served
 from tests.pictures import encoded
 
@@ -62,29 +59,3 @@ def test_its_timeout_is_the_servers_deadline(tmp_path: Path) -> None:
             client.segment(PICTURE, [{"text": "a"}])
         assert error.value.kind is Kind.UNAVAILABLE
         assert error.value.retry_after_s == 1
-
-
-def test_a_drawing_has_the_mask_where_it_is(url: str) -> None:
-    with Client(url) as client:
-        png = client.segment(PICTURE, [{"text": "a"}], mask_format="png").results[0][0].mask
-    assert png
-    big = Image.new("RGB", (600, 400), "grey")
-    with Image.open(io.BytesIO(base64.b64decode(png["png"]))) as small:
-        mask = encoded(small.resize((600, 400), Image.Resampling.NEAREST), "PNG")
-    segment = Segment(
-        0.9, (20, 200, 290, 390), 1, "a", {"format": "png", "png": base64.b64encode(mask).decode()}
-    )
-    drawn = draw(encoded(big, "PNG"), Answer("demo", "", 600, 400, ((segment,),), {}, {}))
-    assert drawn.size == (600, 400)
-    grey = big.getpixel((0, 0))
-    assert drawn.getpixel((150, 100)) != grey, "inside the mask"
-    assert drawn.getpixel((450, 100)) == grey, "outside the mask"
-    assert drawn.getpixel((301, 100)) not in (grey, drawn.getpixel((150, 100))), "the outline"
-    assert drawn.getpixel((100, 200)) != drawn.getpixel((150, 100)), "the box"
-
-
-def test_a_drawing_follows_the_pictures_orientation() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    turned = encoded(Image.new("RGB", (80, 40), "white"), exif=exif.tobytes())
-    assert draw(turned, Answer("demo", "", 40, 80, ((),), {}, {})).size == (40, 80)
