@@ -12,7 +12,7 @@ from service.prompts import DEFAULT_MAX_SEGMENTS
 from service.worker.answer import Kept
 from service.worker.exemplars import Exemplars
 from service.worker.run import Arrays, Run
-from service.worker.scenes import Scene, Scenes
+from service.worker.scenes import Seen
 
 # What the text encoder hears when a concept is shown by exemplars alone.
 VISUAL = "visual"
@@ -24,18 +24,26 @@ Tokenize = Callable[[str], NDArray[np.int32]]
 class Concepts:
     """The graphs of the concept side. Prompts run one by one."""
 
-    def __init__(self, manifest: Manifest, scenes: Scenes, tokenize: Tokenize) -> None:
+    def __init__(self, manifest: Manifest, tokenize: Tokenize) -> None:
         self._manifest = manifest
-        self._scenes = scenes
         self._tokenize = tokenize
         self._has_texts = "text_encoder" in manifest.graphs or "text" in manifest.prompts
         self._texts: OrderedDict[bytes, Arrays] = OrderedDict()
 
     def find(
-        self, run: Run, scene: Scene, prompt: pb.Prompt, exemplars: Exemplars, options: pb.SegmentOptions
+        self,
+        run: Run,
+        seen: Seen,
+        prompt: pb.Prompt,
+        exemplars: Exemplars,
+        options: pb.SegmentOptions,
     ) -> Kept:
-        """Every instance in the scene that scores above the prompt's threshold."""
-        features = self._scenes.features(scene, "concept_features", run)
+        """Every instance in the scene that scores above the prompt's threshold.
+
+        Args:
+            seen: the scene, with `concept_features`.
+        """
+        features = seen.features
         decoded = run(
             "concept_decoder",
             features_x1=features["features_x1"],
@@ -44,7 +52,7 @@ class Concepts:
         )
         scores = _sigmoid(decoded["logits"][0]) * _sigmoid(decoded["presence"][0])
         best = _best(scores, self._threshold(prompt, options), options)
-        size = np.array([scene.width, scene.height] * 2, np.float64)
+        size = np.array([seen.scene.width, seen.scene.height] * 2, np.float64)
         boxes_xyxy = np.clip(decoded["boxes"][0, best] * size, 0.0, size)
         wanted = options.mask_format != pb.MASK_FORMAT_NONE or options.return_logits
         logits = _mask_logits(run, features, decoded, best) if wanted and best.size else None

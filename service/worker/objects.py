@@ -12,7 +12,7 @@ from service.worker import mask_prompt, places
 from service.worker.answer import Kept
 from service.worker.concepts import max_segments
 from service.worker.run import Arrays, Run
-from service.worker.scenes import Scene, Scenes
+from service.worker.scenes import Seen
 
 # Labels of points, as the graph knows them.
 _NEGATIVE, _POSITIVE, _TOP_LEFT, _BOTTOM_RIGHT, _NO_MORE, _PADDING = 0, 1, 2, 3, -1, -10
@@ -33,9 +33,8 @@ Prompts = Sequence[tuple[int, pb.Prompt]]
 class Objects:
     """The graphs of the interactive side. All objects of a request are decoded as one batch."""
 
-    def __init__(self, manifest: Manifest, scenes: Scenes) -> None:
+    def __init__(self, manifest: Manifest) -> None:
         self._side = manifest.mask_size
-        self._scenes = scenes
         self._no_memory = np.array(manifest.constants.get("no_memory", ()), np.float32).reshape(1, -1, 1, 1)
 
     def read(self, prompts: Prompts, width: int, height: int) -> Arrays:
@@ -61,14 +60,15 @@ class Objects:
         return inputs
 
     def find(
-        self, run: Run, scene: Scene, prompts: Prompts, inputs: Arrays, options: pb.SegmentOptions
+        self, run: Run, seen: Seen, prompts: Prompts, inputs: Arrays, options: pb.SegmentOptions
     ) -> dict[int, Kept]:
         """By the prompt's index, its object's mask, or all candidates with `multimask`.
 
         Args:
+            seen: the scene, with `interactive_features`.
             inputs: what `read` made of the prompts.
         """
-        features = self._scenes.features(scene, "interactive_features", run)
+        features = seen.features
         conditioned = features["interactive_x1"] + self._no_memory
         finer = {name: features[name] for name in ("interactive_x2", "interactive_x4")}
         kept: dict[int, Kept] = {}

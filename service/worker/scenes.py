@@ -27,6 +27,15 @@ class Scene:
     embedding: NDArray[np.float32] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An image with the features that one side of the graphs takes."""
+
+    scene: Scene
+    # `concept_features`' or `interactive_features`' outputs.
+    features: Arrays
+
+
 class Scenes:
     """Opens images; keeps embeddings of many and features of few. Not thread-safe."""
 
@@ -55,11 +64,11 @@ class Scenes:
             self._encoded.put(scene.id, scene, scene.embedding.nbytes)
         return scene.embedding
 
-    def features(self, scene: Scene, graph: str, run: Run) -> Arrays:
-        """The outputs of `concept_features` or `interactive_features`."""
+    def see(self, scene: Scene, graph: str, run: Run) -> Seen:
+        """The scene with the outputs of `graph`: `concept_features` or `interactive_features`."""
         key = (graph, scene.id)
-        if (known := self._features.get(key)) is not None:
-            return known
-        features = run(graph, embedding=self.encode(scene, run))
-        self._features.put(key, features, sum(each.nbytes for each in features.values()))
-        return features
+        features = self._features.get(key)
+        if features is None:
+            features = run(graph, embedding=self.encode(scene, run))
+            self._features.put(key, features, sum(each.nbytes for each in features.values()))
+        return Seen(scene, features)

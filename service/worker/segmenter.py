@@ -8,7 +8,7 @@ from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.prompts import is_concept
 from service.worker import exemplars
-from service.worker.answer import Answer
+from service.worker.answer import Answer, Kept
 from service.worker.concepts import Concepts, Tokenize
 from service.worker.engines import Engine
 from service.worker.objects import Objects
@@ -29,8 +29,8 @@ class Segmenter:
         self._scenes = Scenes(
             settings, manifest.image_size, settings.embedding_cache_bytes, settings.feature_cache_bytes
         )
-        self._concepts = Concepts(manifest, self._scenes, tokenize)
-        self._objects = Objects(manifest, self._scenes)
+        self._concepts = Concepts(manifest, tokenize)
+        self._objects = Objects(manifest)
 
     def check(self, prompts: Iterable[pb.Prompt]) -> None:
         """Raise `unsupported_prompt` for the first prompt that the graphs cannot serve. Thread-safe.
@@ -66,10 +66,15 @@ class Segmenter:
         objects = [(index, prompt) for index, prompt in enumerate(request.prompts) if index not in concepts]
         clicks = self._objects.read(objects, scene.width, scene.height) if objects else {}
         answer = Answer(self._manifest.variant, scene, request.options, self._max_answer_bytes, go_on)
-        found = self._objects.find(run, scene, objects, clicks, request.options) if objects else {}
+        found: dict[int, Kept] = {}
+        if objects:
+            seen = self._scenes.see(scene, "interactive_features", run)
+            found = self._objects.find(run, seen, objects, clicks, request.options)
+        if concepts:
+            seen = self._scenes.see(scene, "concept_features", run)
         for index, prompt in enumerate(request.prompts):
             if index in concepts:
-                kept = self._concepts.find(run, scene, prompt, concepts[index], request.options)
+                kept = self._concepts.find(run, seen, prompt, concepts[index], request.options)
             else:
                 kept = found[index]
             with run.stage("masks"):

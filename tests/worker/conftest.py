@@ -5,6 +5,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class FakeEngine:
     def __init__(self) -> None:
         # Each text's logits; a presence of 100 makes a query's score sigmoid(logit), to the last bit.
         self.logits = np.array([-2.0, 3.0, 0.0, 1.0, -1.0, 2.0], np.float32)
+        # Of an object's first mask: below 0.1 it is unstable.
+        self.clarity = np.float32(1.0)
         self.calls: list[str] = []
         self.inputs: dict[str, Arrays] = {}
         self.before: Callable[[str], None] = lambda graph: None
@@ -72,6 +75,24 @@ class FakeEngine:
             "encoded": inputs["features_x1"],
             "prompt": inputs["text_features"],
             "prompt_valid": inputs["text_valid"],
+        }
+
+    def interactive_features(self, embedding: NDArray[np.float32]) -> Arrays:
+        coarse = np.zeros((len(embedding), 2, 2, 2), np.float32) + embedding.mean()
+        return {"interactive_x4": embedding, "interactive_x2": embedding, "interactive_x1": coarse}
+
+    def prompt_decoder(self, **inputs: NDArray[Any]) -> Arrays:
+        """Mask i of an object covers its first i + 1 rows of eighths; the more tokens, the surer."""
+        tokens = (inputs["point_labels"] != -10).sum(axis=1) + 2 * inputs["has_mask"]
+        rows = np.arange(MASK_SIZE).reshape(1, 1, MASK_SIZE, 1) + np.zeros(MASK_SIZE)
+        logits = (np.arange(4).reshape(1, 4, 1, 1) + 0.5 - rows).astype(np.float32)
+        logits = np.repeat(logits, len(tokens), axis=0)
+        logits[:, 0] *= self.clarity
+        iou = np.array([0.4, 0.5, 0.7, 0.6]) + 0.01 * tokens[:, np.newaxis]
+        return {
+            "mask_logits": logits,
+            "iou": iou.astype(np.float32),
+            "object_score": np.ones((len(tokens), 1), np.float32),
         }
 
     def concept_masks(self, queries: NDArray[np.float32], **inputs: NDArray[Any]) -> Arrays:
@@ -141,29 +162,39 @@ def artifact(tokenizer_folder: Path) -> Artifact:
         context_length=16,
         image_size=32,
         mask_size=MASK_SIZE,
-        prompts=("text", "exemplar_box"),
+        prompts=("text", "exemplar_box", "exemplar_point", "points", "box", "mask"),
+        unserved={},
         score_threshold=0.5,
-        parameters=7,
+        parameters={"trunk": 7},
         synthetic=True,
         licence="Apache-2.0",
         source={"recipe": "by hand"},
         audit={"keys": 0, "used": 0},
         preprocessing={},
         graphs={},
+        constants={"no_memory": (0.25, -0.25)},
     )
     return Artifact(tokenizer_folder, manifest, "0" * 64)
 
 
 @pytest.fixture
 def start(artifact: Artifact, tmp_path: Path) -> Start:
-    """`async with start(**settings) as client`: a warmed worker on a Unix socket, drained at the end."""
+    """`async with start(**settings) as client`: a warmed worker on a Unix socket, drained at the end.
+
+    `manifest` changes fields of the artefact's.
+    """
 
     @asynccontextmanager
-    async def started(warm: bool = True, **settings: Any) -> AsyncIterator[Client]:
+    async def started(
+        warm: bool = True, manifest: Mapping[str, Any] | None = None, **settings: Any
+    ) -> AsyncIterator[Client]:
         address = f"unix:{tmp_path}/worker.sock"
         engine = FakeEngine()
+        served = replace(artifact, manifest=replace(artifact.manifest, **(manifest or {})))
+        # Nothing is remembered from the warming picture or from one request to the next.
+        without = {"drain_s": 5.0, "embedding_cache_bytes": 0, "feature_cache_bytes": 0}
         worker = await Worker.listen(
-            artifact, engine, WorkerSettings(listen=address, **{"drain_s": 5.0, **settings})
+            served, engine, WorkerSettings(listen=address, **{**without, **settings})
         )
         if warm:
             await worker.warm()

@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco
 
 from model_store.artifact import TOKENIZER, Artifact
-from service.config import Limits
+from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.worker.segmenter import Segmenter
@@ -125,7 +125,8 @@ def test_exemplars_reach_the_decoder_in_its_frame(start: Start) -> None:
             given = client.engine.inputs["concept_decoder"]
             expected = np.array([[[0.1, 0.25, 0.5, 0.5], [0, 0.75, 0.5, 1]]], np.float32)
             assert np.array_equal(given["exemplar_boxes"], expected)
-            assert given["exemplar_labels"].tolist() == [[1, 0]]
+            assert given["exemplar_box_labels"].tolist() == [[1, 0]]
+            assert given["exemplar_point_labels"].tolist() == [[-10]]
             with_text = given["text_features"]
             answer = await client.segment(asking(pb.Prompt(exemplars=[inside])))
             assert answer.results[0].segments[0].label == ""
@@ -134,7 +135,25 @@ def test_exemplars_reach_the_decoder_in_its_frame(start: Start) -> None:
             await client.segment(asking(pb.Prompt(text="visual")))
             given = client.engine.inputs["concept_decoder"]
             assert np.array_equal(given["text_features"], visual)
-            assert given["exemplar_labels"].tolist() == [[-10]], "none: one padding box"
+            assert given["exemplar_box_labels"].tolist() == [[-10]], "none: one padding box"
+
+    run(scenario())
+
+
+def test_an_exemplar_may_be_a_point(start: Start) -> None:
+    clicked = [
+        pb.Exemplar(point=pb.Point(x=8, y=10)),
+        pb.Exemplar(point=pb.Point(x=80, y=0), positive=False),
+        pb.Exemplar(box=pb.Box(x0=8, y0=10, x1=40, y1=20)),
+    ]
+
+    async def scenario() -> None:
+        async with start() as client:
+            await client.segment(asking(pb.Prompt(exemplars=clicked)))
+            given = client.engine.inputs["concept_decoder"]
+            assert np.array_equal(given["exemplar_points"], np.array([[[0.1, 0.25], [1, 0]]], np.float32))
+            assert given["exemplar_point_labels"].tolist() == [[1, 0]]
+            assert given["exemplar_box_labels"].tolist() == [[1]]
 
     run(scenario())
 
@@ -161,15 +180,18 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("kind", UNSUPPORTED)
-def test_a_prompt_that_the_variant_cannot_serve_is_refused_saying_what_it_can(
+def test_a_prompt_that_the_variant_cannot_serve_is_refused_saying_what_it_can_and_why(
     start: Start, kind: str
 ) -> None:
+    lacking = {"prompts": ("text", "exemplar_box"), "unserved": {kind: "its checkpoint has no such part"}}
+
     async def scenario() -> None:
-        async with start() as client:
+        async with start(manifest=lacking) as client:
             error = await client.refused(asking(DOG, UNSUPPORTED[kind]))
             assert error.kind == Kind.UNSUPPORTED_PROMPT
             assert f"prompts[1] is of the kind {kind};" in error.detail
-            assert "tiny can serve: text, exemplar_box" in error.detail
+            assert "tiny can serve: text, exemplar_box." in error.detail
+            assert f"For {kind}: its checkpoint has no such part." in error.detail
             assert client.engine.calls == []
 
     run(scenario())
@@ -222,7 +244,7 @@ def test_nothing_is_encoded_once_nobody_waits(artifact: Artifact) -> None:
     engine.before = lambda graph: left.set() if graph == "concept_masks" else None
     tokenize = TextTokenizer(artifact.folder / TOKENIZER, manifest.context_length, manifest.tokens)
     # An encoded mask would be refused for its size instead.
-    segmenter = Segmenter(manifest, engine, tokenize, Limits(max_answer_bytes=1))
+    segmenter = Segmenter(manifest, engine, tokenize, WorkerSettings(max_answer_bytes=1))
     with pytest.raises(ServiceError) as refused:
         segmenter.segment(asking(DOG), go_on)
     assert refused.value.kind is Kind.DEADLINE_EXCEEDED

@@ -37,7 +37,7 @@ def test_a_full_queue_refuses_and_the_rest_are_answered(start: Start) -> None:
 
 def test_what_cannot_be_served_is_refused_without_waiting(start: Start) -> None:
     async def scenario() -> None:
-        async with start() as client:
+        async with start(manifest={"prompts": ("text",)}) as client:
             client.engine.before = gate = Gate("image_encoder")
             running = asyncio.create_task(client.segment(asking()))
             await gate.reached()
@@ -151,8 +151,11 @@ def test_health_is_serving_once_every_graph_has_run(start: Start) -> None:
             await client.worker.warm()
             for service in ("", "efficientsam3.v1.Segmentation", "efficientsam3.v1.Variants"):
                 assert await _health(client, service) == serving
-            graphs = ["image_encoder", "concept_features", "text_encoder", "concept_decoder", "concept_masks"]
-            assert client.engine.calls == graphs
+            graphs = {
+                *("image_encoder", "concept_features", "text_encoder", "concept_decoder", "concept_masks"),
+                *("interactive_features", "prompt_decoder"),
+            }
+            assert set(client.engine.calls) == graphs
 
     run(scenario())
 
@@ -175,7 +178,10 @@ def test_a_worker_describes_its_variant(start: Start) -> None:
             stub = variants_pb2_grpc.VariantsStub(client.channel)
             (listed,) = (await stub.ListVariants(variants_pb2.ListVariantsRequest())).variants
             assert (listed.name, listed.image_size, listed.synthetic) == ("tiny", 32, True)
-            assert list(listed.prompts) == ["text", "exemplar_box"]
+            assert list(listed.prompts) == [
+                *("text", "exemplar_box", "exemplar_point", "points", "box", "mask")
+            ]
+            assert listed.parameters == 7
             assert listed.digest == "sha256:" + "0" * 64
             for name in ("", "tiny"):
                 assert await stub.GetVariant(variants_pb2.GetVariantRequest(name=name)) == listed
