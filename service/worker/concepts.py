@@ -27,7 +27,7 @@ class Concepts:
     def __init__(self, manifest: Manifest, tokenize: Tokenize) -> None:
         self._manifest = manifest
         self._tokenize = tokenize
-        self._has_texts = "text_encoder" in manifest.graphs or "text" in manifest.prompts
+        self._has_texts = "text" in manifest.prompts
         self._texts: OrderedDict[bytes, Arrays] = OrderedDict()
 
     def find(

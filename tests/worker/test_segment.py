@@ -211,10 +211,10 @@ def test_the_times_of_every_stage_are_told(start: Start) -> None:
 
 def test_an_answer_over_the_limit_is_refused_and_says_what_to_ask_for(start: Start) -> None:
     async def scenario() -> None:
-        async with start(max_answer_bytes=300) as client:
+        async with start(max_answer_bytes=600) as client:
             error = await client.refused(asking(DOG, score_threshold=ALL, return_logits=True))
             assert error.kind is Kind.PAYLOAD_TOO_LARGE
-            assert "300 bytes" in error.detail and "max_segments" in error.detail
+            assert "600 bytes" in error.detail and "max_segments" in error.detail
             answer = await client.segment(asking(DOG, max_segments=1))
             assert len(answer.results[0].segments) == 1
 

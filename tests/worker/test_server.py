@@ -38,7 +38,8 @@ text_encoder (int32[B,16] tokens) => (float[B,16] text_features, bool[B,16] text
 }""",
     "concept_decoder": """
 concept_decoder (float[B,32,32,3] features_x1, float[B,16] text_features, bool[B,16] text_valid,
-                 float[B,K,4] exemplar_boxes, int32[B,K] exemplar_labels)
+                 float[B,J,2] exemplar_points, int32[B,J] exemplar_point_labels,
+                 float[B,K,4] exemplar_boxes, int32[B,K] exemplar_box_labels)
 => (float[1,2] logits, float[1,1] presence, float[1,2,4] boxes, float[1,2,1] queries,
     float[B,32,32,3] encoded, float[B,16] prompt, bool[B,16] prompt_valid) {
     logits = Constant<value = float[1,2] {2.0, 4.0}>()
@@ -71,7 +72,8 @@ def store(artifact: Artifact, tmp_path: Path) -> Path:
         onnx.save(onnx.parser.parse_model(HEAD + text), file)
         graphs[name] = Graph(file.name, artifacts.sha256_of(file), file.stat().st_size, (), (), {}, {})
     files = {"tokenizer.json": artifacts.sha256_of(folder / "tokenizer.json")}
-    artifacts.write(folder, replace(artifact.manifest, graphs=graphs, files=files))
+    prompts = ("text", "exemplar_box", "exemplar_point")
+    artifacts.write(folder, replace(artifact.manifest, prompts=prompts, graphs=graphs, files=files))
     return folder.parent
 
 
