@@ -36,7 +36,7 @@ _TRUNK = "detector.backbone.vision_backbone.trunk."
 _TEXT = "detector.backbone.language_backbone."
 _POSITIONS = _TEXT + "encoder.positional_embedding.pos_embed.pos_embed"
 # What Stage 3 leaves out of its files.
-_LEFT_OUT = ("detector.geometry_encoder.", "detector.backbone.vision_backbone.sam2_convs.", "tracker.")
+STAGE_3_LEFT_OUT = ("detector.geometry_encoder.", "detector.backbone.vision_backbone.sam2_convs.", "tracker.")
 # Rows of the position table that Stage 1's code made, whatever it read.
 _FULL_TABLE = 77
 
@@ -70,7 +70,7 @@ def layout_of(variant: Variant, folder: Path) -> Layout:
         rest = {key: shape for key, shape in tracker.items() if not key.startswith(_TRUNK)}
         return Layout(trunk | rest, verified=True)
     if variant.stage == "stage3" and variant.released:
-        image = {key: shape for key, shape in image.items() if not key.startswith(_LEFT_OUT)}
+        image = {key: shape for key, shape in image.items() if not key.startswith(STAGE_3_LEFT_OUT)}
     if variant.text_encoder == "sam3":
         text, verified = _own(variant), False
     else:

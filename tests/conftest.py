@@ -1,16 +1,15 @@
 """Fixtures that any test may use: reference outputs, a real Redis, artefacts made once per run."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
+from tests.command import run_command
 from tests.redis_server import RedisServer
-from tests.released import write_checkpoint
+from tests.released import import_released
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +33,6 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-def run_command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `efficientsam3` with these arguments, as a user would, and fail loudly when it fails."""
-    command = [sys.executable, "-m", "service.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model store for the whole run."""
@@ -56,16 +47,10 @@ def synthetic(store: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def imported(store: Path, reference: Path) -> Callable[[str], Path]:
-    """variant -> its artefact, imported by the public command from a checkpoint in the released layout."""
+def imported(store: Path, reference: Path) -> Callable[..., Path]:
+    """(variant, context, rows) -> its artefact, imported by the public command from its released layout.
 
-    @cache
-    def once(variant: str) -> Path:
-        checkpoint = write_checkpoint(reference, variant, store / f"{variant}.pt")
-        run_command(
-            "variants", "import", variant, "--checkpoint", str(checkpoint), "--store", str(store / "imported")
-        )
-        checkpoint.unlink()
-        return store / "imported" / variant
+    `context` and `rows` (of the text position table) are None for the variant's own.
+    """
 
-    return once
+    return cache(partial(import_released, reference, store))

@@ -1,17 +1,16 @@
-"""Checkpoints in the released layout, filled with the reference recipe's weights."""
+"""Checkpoints in the released layouts, filled with the reference recipe's weights."""
 
-import gzip
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 
-# The manifest that lists a variant's keys, by variant.
-MANIFESTS = {"es-ev-s-mc-s0": "ev_s_mobileclip_s0", "es-ev-m-mc-s0": "ev_m_mobileclip_s0"}
-CONTEXT_LENGTH = 16
+from model_store import registry
+from model_store.layouts import STAGE_3_LEFT_OUT, layout_of
+from tests.command import run_command
+
+_POSITIONS = "positional_embedding.pos_embed.pos_embed"
 
 
 def weight_recipe(reference: Path) -> ModuleType:
@@ -23,24 +22,44 @@ def weight_recipe(reference: Path) -> ModuleType:
     return module
 
 
-def manifest_of(reference: Path, variant: str) -> dict[str, Any]:
-    """Every key of the variant's full checkpoint with its shape, as the reference lists it."""
-    with gzip.open(reference / "manifests" / f"{MANIFESTS[variant]}.json.gz", "rt") as file:
-        listed: dict[str, Any] = json.load(file)
-    return listed
+def write_checkpoint(
+    reference: Path, variant: str, path: Path, rows: int | None = None, only: tuple[str, ...] = ("",)
+) -> Path:
+    """Write `{"model": {key: tensor}}` with the keys of the variant's released file to `path`.
 
-
-def write_checkpoint(reference: Path, variant: str, path: Path) -> Path:
-    """Write `{"model": {key: tensor}}` with every key of the variant to `path`.
-
-    The text position table has as many rows as the context is long, as in the released `_ctx16` files.
+    Args:
+        rows: of the text position table; None: those of the released file.
+        only: beginnings of the keys to write.
     """
     recipe = weight_recipe(reference)
+    layout = layout_of(registry.find(variant), reference / "manifests")
     tensors = {}
-    for key, entry in manifest_of(reference, variant)["keys"].items():
-        shape = list(entry["shape"])
-        if key.endswith("positional_embedding.pos_embed.pos_embed"):
-            shape[2] = CONTEXT_LENGTH
-        tensors[key] = torch.from_numpy(recipe.fill(key, shape))
-    torch.save({"model": tensors, "meta": {"text_context_length": CONTEXT_LENGTH}}, path)
+    for key, shape in layout.shapes.items():
+        if key.startswith(only):
+            if rows and key.endswith(_POSITIONS):
+                shape = (1, 1, rows, shape[3])
+            tensors[key] = torch.from_numpy(recipe.fill(key, shape))
+    torch.save({"model": tensors, "meta": {"epoch": 1}}, path)
     return path
+
+
+def import_released(
+    reference: Path, store: Path, variant: str, context: int | None = None, rows: int | None = None
+) -> Path:
+    """Import the variant by the public command from a file in its released layout; the artefact's folder.
+
+    Args:
+        store: for the file while it is needed, and for the artefact.
+        context: tokens per text; None: the variant's.
+        rows: see `write_checkpoint`.
+    """
+    folder = store / f"imported-{context}-{rows}"
+    file = write_checkpoint(reference, variant, store / f"{variant}.pt", rows)
+    arguments = ["variants", "import", variant, "--checkpoint", str(file), "--store", str(folder)]
+    if filler := registry.find(variant).fill_from:
+        rest = write_checkpoint(reference, filler, store / f"{filler}.pt", only=STAGE_3_LEFT_OUT)
+        arguments += ["--fill-from", str(rest)]
+    run_command(*arguments, *(["--context", str(context)] if context else []))
+    for written in store.glob("*.pt"):
+        written.unlink()
+    return folder / variant

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc import from_rpc_error
-from tests.conftest import run_command
+from tests.command import run_command
 from tests.pictures import encoded, street
 from tests.serving import Serving
 

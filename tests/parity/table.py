@@ -1,73 +1,86 @@
-"""Print the tables of docs/parity.md: `python -m tests.parity.table ARTEFACT...`.
+"""Print the tables of docs/parity.md: `python -m tests.parity.table [VARIANT...]`.
 
-ARTEFACT is the folder of an artefact imported from a checkpoint filled with the reference recipe.
-`EFFICIENTSAM3_REFERENCE` names the reference outputs.
+Imports every subject of the goldens from a checkpoint in its released layout, which takes a minute or two
+each. `EFFICIENTSAM3_REFERENCE` names the reference outputs.
 """
 
 import math
 import os
 import sys
+import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from model_store import artifact
+from model_store.artifact import Artifact
 from tests.parity.end_to_end import through_graphs
-from tests.parity.measure import GOLDENS, Difference, measure
+from tests.parity.goldens import FILLED, OTHERS, SMALLEST, Subject, golden
+from tests.parity.measure import measure, opened
+from tests.parity.objects import final_masks
+from tests.released import import_released
 
 COLUMNS = (("openvino", "f32"), ("onnxruntime", "f32"), ("openvino", "bf16"))
+_NAMES = " | ".join(f"{engine} {precision}" for engine, precision in COLUMNS)
 
 
-def rows(loaded: artifact.Artifact, reference: Path) -> list[str]:
-    """A Markdown row per output: the largest difference over all pictures and prompts, by engine."""
-    measured = {column: measure(loaded, *column, reference) for column in COLUMNS}
-    outputs = dict.fromkeys((each.graph, each.output) for each in measured[COLUMNS[0]])
+def graph_rows(subject: Subject, loaded: Artifact, reference: Path) -> list[str]:
+    """A Markdown row per graph: the largest difference over its outputs, pictures and prompts, by engine."""
+    measured = [
+        [each for each in measure(subject, loaded, *column, reference) if each.bound] for column in COLUMNS
+    ]
     lines = []
-    for graph, output in outputs:
-        found = {
-            column: [each for each in differences if (each.graph, each.output) == (graph, output)]
-            for column, differences in measured.items()
-        }
-        first = found[COLUMNS[0]]
-        cells = [f"{_largest(differences):.1e}" for differences in found.values()]
-        scale = max(each.scale for each in first)
-        cells = [f"`{graph}`", output, str(len(first)), f"{scale:.3g}", f"{first[0].bound:.0e}", *cells]
+    for graph in dict.fromkeys(each.graph for each in measured[0]):
+        found = [[each for each in differences if each.graph == graph] for differences in measured]
+        largest = [f"{max(each.largest for each in differences):.1e}" for differences in found]
+        bound = max(each.bound for each in found[0])
+        scale = max(each.scale for each in found[0])
+        cells = [subject.name, f"`{graph}`", str(len(found[0])), f"{scale:.3g}", f"{bound:.0e}", *largest]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def final_rows(loaded: artifact.Artifact, reference: Path, golden: str) -> list[str]:
-    """A Markdown row per engine: boxes and masks of the reference's queries at the picture's size."""
-    arrays = np.load(reference / "goldens" / f"{golden}.npz")
+def mask_rows(subject: Subject, loaded: Artifact, reference: Path) -> list[str]:
+    """A Markdown row per engine: concepts' boxes and masks, and objects' masks, at the picture's size."""
+    whole = golden(reference, subject.whole["truck"])
     lines = []
     for engine, precision in COLUMNS:
-        found = through_graphs(loaded, engine, precision, reference, arrays)
-        iou = "-" if math.isnan(found.smallest_iou) else f"{found.smallest_iou:.5f}"
-        lines.append(
-            f"| {loaded.manifest.variant} | {engine} {precision} | {found.largest_box_px:.2g} | "
-            f"{iou} | {100 * found.largest_area_share:.2g} % |"
-        )
+        concepts = through_graphs(loaded, engine, precision, reference, whole)
+        with opened(loaded, engine, precision) as (running, tokenize):
+            objects = list(final_masks(loaded, running, tokenize, reference, whole))
+        ious = sorted(each.smallest_iou for each in objects if not math.isnan(each.smallest_iou))
+        cells = [
+            subject.name,
+            f"{engine} {precision}",
+            f"{concepts.largest_box_px:.2g}",
+            "-" if math.isnan(concepts.smallest_iou) else f"{concepts.smallest_iou:.5f}",
+            f"{100 * concepts.largest_area_share:.2g} %",
+            f"{ious[0]:.5f} ({ious[len(ious) // 2]:.5f})",
+            f"{100 * max(each.largest_area_share for each in objects):.2g} %",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def _largest(differences: list[Difference]) -> float:
-    return max(each.largest for each in differences)
-
-
 def main() -> None:
-    """Measure every artefact named on the command line."""
+    """Measure the subjects of the variants on the command line, or all."""
     reference = Path(os.environ["EFFICIENTSAM3_REFERENCE"])
-    artefacts = [artifact.load(Path(folder)) for folder in sys.argv[1:]]
-    for loaded in artefacts:
-        print(f"\n### {loaded.manifest.variant}\n")
-        names = " | ".join(f"{engine} {precision}" for engine, precision in COLUMNS)
-        print(f"| graph | output | comparisons | largest value | bound (f32) | {names} |")
-        print("|---|---|---|---|---|---|---|---|")
-        print("\n".join(rows(loaded, reference)))
-    print("\n| variant | engine | boxes, largest distance (px) | masks, smallest IoU | masks, area |")
-    print("|---|---|---|---|---|")
-    for loaded in artefacts:
-        print("\n".join(final_rows(loaded, reference, GOLDENS[loaded.manifest.variant, "truck"][0])))
+    subjects = [
+        each for each in (SMALLEST, FILLED, *OTHERS) if each.variant in (sys.argv[1:] or each.variant)
+    ]
+    masks: list[str] = []
+    print(f"| student | graph | outputs | largest value | bound (f32) | {_NAMES} |", flush=True)
+    print("|---|---|---|---|---|---|---|---|")
+    for subject in subjects:
+        with tempfile.TemporaryDirectory() as store:
+            folder = import_released(reference, Path(store), subject.variant, subject.context, subject.rows)
+            loaded = artifact.load(folder)
+            print("\n".join(graph_rows(subject, loaded, reference)), flush=True)
+            masks += mask_rows(subject, loaded, reference) if subject.whole else []
+    print(
+        "\n| student | engine | concepts: boxes, largest distance (px) | concepts: masks, smallest IoU | "
+        "concepts: masks, area | objects: masks, smallest (median) IoU | objects: masks, area |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    print("\n".join(masks))
 
 
 if __name__ == "__main__":

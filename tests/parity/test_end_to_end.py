@@ -11,10 +11,14 @@ from tests.serving import Serving
 
 
 @pytest.mark.parametrize(
-    ("variant", "golden"), [("es-ev-s-mc-s0", "full_ev_s_s0_truck"), ("es-ev-m-mc-s0", "full_ev_m_s0_truck")]
+    ("variant", "golden"),
+    [
+        ("es-ev-s-mc-s0", "full_ev_s_s0_truck"),
+        pytest.param("es-ev-m-mc-s0", "full_ev_m_s0_truck", marks=pytest.mark.slow),
+    ],
 )
 def test_boxes_and_masks_over_http_are_the_references(
-    imported: Callable[[str], Path], reference: Path, tmp_path: Path, variant: str, golden: str
+    imported: Callable[..., Path], reference: Path, tmp_path: Path, variant: str, golden: str
 ) -> None:
     with Serving(imported(variant), tmp_path / "log", precision="f32") as serving:
         found = over_http(serving, reference, np.load(reference / "goldens" / f"{golden}.npz"))
