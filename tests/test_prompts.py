@@ -127,7 +127,9 @@ def test_a_concept_is_text_or_exemplars() -> None:
     assert not is_concept(pb.Prompt(box=BOX))
 
 
-@pytest.mark.parametrize("id", ["", ID.upper(), ID + "0", ID + "\n", "sha1:" + "0" * 64, "0" * 64, "../" + ID])
+@pytest.mark.parametrize(
+    "id", ["", ID.upper(), ID + "0", ID + "\n", "sha1:" + "0" * 64, "0" * 64, "../" + ID]
+)
 def test_what_is_no_id_is_refused(id: str) -> None:
     with pytest.raises(ServiceError, match="id is no image's id") as refused:
         check_image_id(id)

@@ -88,6 +88,17 @@ class Segmenter:
         answer.response.timings_ms.update(run.stages.ms)
         return answer.response
 
+    def encode(self, data: bytes, go_on: GoOn = lambda: None) -> tuple[Picture, dict[str, float]]:
+        """Decode and encode an image alone: the picture, and milliseconds by stage.
+
+        Raises ServiceError: `unsupported_image`, `payload_too_large`; and what `go_on` raises.
+        """
+        run = _Run(self._engine, Stages(), go_on)
+        with run.stages("decode"):
+            picture = decode(data, self._limits, self._manifest.image_size)
+        run("image_encoder", pixels=picture.pixels[np.newaxis])
+        return picture, run.stages.ms
+
     def _check_served(self, path: str, prompt: pb.Prompt) -> None:
         if prompt.text and not clean(prompt.text):
             raise ServiceError(Kind.INVALID_ARGUMENT, f"{path}.text is blank.")
