@@ -82,8 +82,8 @@ class Internet:
             name = self._server_names.get(writer.get_extra_info("ssl_object"))
             self.asked.append(Asked(path, headers, name))
             await self.pages[path](writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # The other side left, or the test is over.
         finally:
             self._tasks.discard(task)
             writer.close()
