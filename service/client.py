@@ -4,8 +4,10 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -47,6 +49,20 @@ class Answer:
     raw: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class KeptImage:
+    """An image that the server keeps: `id` stands for it in `Client.segment`."""
+
+    id: str
+    # Pixels, as displayed.
+    width_px: int
+    height_px: int
+    # The variant that it was sent to.
+    variant: str
+    # Until when, unless the server's memory runs short; every use of the image moves it.
+    kept_until: datetime
+
+
 class Client:
     """A connection to one server. Use it as a context manager, or `close` it.
 
@@ -73,7 +89,7 @@ class Client:
 
     def segment(
         self,
-        image: bytes,
+        image: bytes | str,
         prompts: Sequence[Prompt],
         *,
         variant: str = "",
@@ -82,7 +98,7 @@ class Client:
         max_segments: int | None = None,
         multimask: bool = False,
     ) -> Answer:
-        """Find what `prompts` ask for in `image`, an encoded file's bytes.
+        """Find what `prompts` ask for in `image`: an encoded file's bytes, or a kept image's id.
 
         `variant` empty: the server's default. `score_threshold` None: the variant's. `mask_format` is one of
         "rle", "png", "polygon" and "none". `multimask`: all the candidate masks of an object.
@@ -98,11 +114,23 @@ class Client:
             "prompts": list(prompts),
             "options": {name: value for name, value in options.items() if value is not None},
         }
-        parts = {
-            "image": ("image", image, "application/octet-stream"),
-            "request": (None, json.dumps(request).encode(), "application/json"),
-        }
-        return _answer(self._send("POST", "/v1/segment", files=parts))
+        if isinstance(image, str):
+            return _answer(self._send("POST", "/v1/segment", json={**request, "image": {"id": image}}))
+        return _answer(self._send("POST", "/v1/segment", files=_parts(image, request)))
+
+    def encode_image(self, image: bytes, *, variant: str = "") -> KeptImage:
+        """Have the server encode and keep `image`, an encoded file's bytes.
+
+        `variant` empty: the server's default. Later requests should go to the same variant.
+        """
+        body = self._send("POST", "/v1/images", files=_parts(image, {"variant": variant}))
+        kept = body["image"]
+        until = datetime.fromisoformat(body["kept_until"])
+        return KeptImage(kept["id"], kept["width"], kept["height"], body["variant"], until)
+
+    def delete_image(self, id: str) -> None:
+        """Have the server forget a kept image. Raises IMAGE_NOT_FOUND if it does not keep it."""
+        self._send("DELETE", f"/v1/images/{quote(id, safe='')}")
 
     def variants(self) -> list[Mapping[str, Any]]:
         """The server's variants, as `GET /v1/variants` describes them."""
@@ -122,12 +150,19 @@ class Client:
             detail = f"No server answers at {self._base_url}: {error}"
             raise ServiceError(Kind.UNAVAILABLE, detail) from error
         try:
-            body = response.json()
+            body = {} if response.status_code == httpx.codes.NO_CONTENT else response.json()
         except ValueError:
             body = None
         if response.is_success and isinstance(body, dict):
             return body
         raise _error(response, body)
+
+
+def _parts(image: bytes, request: Mapping[str, Any]) -> dict[str, tuple[str | None, bytes, str]]:
+    return {
+        "image": ("image", image, "application/octet-stream"),
+        "request": (None, json.dumps(request).encode(), "application/json"),
+    }
 
 
 def _error(response: httpx.Response, body: Any) -> ServiceError:

@@ -79,7 +79,14 @@ class StoreSettings(_Settings):
     """Folder with one folder per variant."""
 
 
-class WorkerSettings(Limits, StoreSettings):
+class RedisSettings(_Settings):
+    """Where gateway and workers keep what outlives a process."""
+
+    redis_url: RedisUrl = ""
+    """Store of sessions and of images that were sent once, `redis://host:port/db`; empty: none."""
+
+
+class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """One worker process: one artefact, one listener."""
 
     listen: Address = "127.0.0.1:50061"
@@ -99,11 +106,15 @@ class WorkerSettings(Limits, StoreSettings):
     21 MB for clicks and 112 MB for concepts."""
     max_queued: PositiveInt = 64
     """Requests that may wait for the engine; one more is refused as `overloaded`."""
+    image_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] = 600
+    """How long an image that was sent once is kept after its last use."""
+    max_kept_image_bytes: PositiveInt = 256 * MIB
+    """Bytes of the images that a worker keeps where there is no Redis; the least used make room."""
     drain_s: NonNegativeFloat = 30.0
     """How long a stopping worker goes on with the requests it has."""
 
 
-class GatewaySettings(Limits):
+class GatewaySettings(Limits, RedisSettings):
     """The gateway: its listeners, its variants, its patience."""
 
     host: str = "127.0.0.1"
@@ -127,8 +138,10 @@ class GatewaySettings(Limits):
     """How long a stopping gateway goes on with the requests it has."""
     allowed_origins: list[str] = Field(default_factory=list)
     """Other origins whose pages may send requests: `["https://tool.example"]`."""
-    redis_url: RedisUrl = ""
-    """Session store, `redis://host:port/db`; empty: none."""
+    allow_image_urls: bool = False
+    """Whether the gateway fetches images by `image.url`, from global addresses alone."""
+    max_image_url_seconds: PositiveFloat = 10.0
+    """How long fetching one image may take, redirects included."""
 
 
 class ServeSettings(GatewaySettings, WorkerSettings):

@@ -69,7 +69,7 @@ TABLE: dict[Kind, Row] = {
     Kind.OVERLOADED: Row(429, _CODE.RESOURCE_EXHAUSTED, "The variant is busy", retryable=True),
     Kind.INTERNAL: Row(500, _CODE.INTERNAL, "Something went wrong on our side"),
     Kind.UNAVAILABLE: Row(503, _CODE.UNAVAILABLE, "No worker could answer", retryable=True),
-    Kind.STORE_UNAVAILABLE: Row(503, _CODE.UNAVAILABLE, "The session store is out of reach", retryable=True),
+    Kind.STORE_UNAVAILABLE: Row(503, _CODE.UNAVAILABLE, "The store is out of reach", retryable=True),
     Kind.DEADLINE_EXCEEDED: Row(504, _CODE.DEADLINE_EXCEEDED, "The deadline passed before the answer"),
 }
 

@@ -4,7 +4,9 @@ Fields are named in HTTP's spelling. What depends on the image's size or on the 
 worker, which knows both.
 """
 
+import hashlib
 import math
+import re
 from collections.abc import Iterable
 
 from service.config import Limits
@@ -12,6 +14,8 @@ from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 
 DEFAULT_MAX_SEGMENTS = 100
+IMAGE_ID = r"sha256:[0-9a-f]{64}"
+_IMAGE_ID = re.compile(IMAGE_ID)
 
 
 def check(request: pb.SegmentRequest, limits: Limits) -> None:
@@ -19,8 +23,7 @@ def check(request: pb.SegmentRequest, limits: Limits) -> None:
 
     Kinds: `payload_too_large` for bytes, pixels and counts, else `invalid_argument`.
     """
-    if (size := request.ByteSize()) > limits.max_body_bytes:
-        raise _too_large(f"The request has {size:,} bytes; the limit is {limits.max_body_bytes:,} bytes.")
+    _check_size(request, limits)
     _check_image(request.image)
     _check_count("prompts", len(request.prompts), limits.max_prompts)
     if not request.prompts:
@@ -28,6 +31,25 @@ def check(request: pb.SegmentRequest, limits: Limits) -> None:
     for index, prompt in enumerate(request.prompts):
         _check_prompt(f"prompts[{index}]", prompt, limits)
     _check_options(request.options, limits)
+
+
+def check_new_image(request: pb.EncodeImageRequest, limits: Limits) -> None:
+    """Raise the ServiceError that says why the request brings no image to keep. Kinds as of `check`."""
+    _check_size(request, limits)
+    _check_image(request.image)
+    if request.image.HasField("id"):
+        raise _invalid("image.id names an image that was sent before: send image.base64 or image.url.")
+
+
+def check_image_id(id: str, path: str = "id") -> None:
+    """Raise ServiceError `invalid_argument` unless `id` looks like an image's id."""
+    if not _IMAGE_ID.fullmatch(id):
+        raise _invalid(f"{path} is no image's id: `sha256:` and 64 hexadecimal digits in lower case.")
+
+
+def image_id(data: bytes) -> str:
+    """The id of an image of these bytes: `sha256:` and the hexadecimal digest."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def is_concept(prompt: pb.Prompt) -> bool:
@@ -41,6 +63,13 @@ def _check_image(image: pb.Image) -> None:
         raise _invalid("image is missing: send one of image.base64, image.url and image.id.")
     if not getattr(image, source):
         raise _invalid("image is empty." if source == "data" else f"image.{source} is empty.")
+    if source == "id":
+        check_image_id(image.id, "image.id")
+
+
+def _check_size(request: pb.SegmentRequest | pb.EncodeImageRequest, limits: Limits) -> None:
+    if (size := request.ByteSize()) > limits.max_body_bytes:
+        raise _too_large(f"The request has {size:,} bytes; the limit is {limits.max_body_bytes:,} bytes.")
 
 
 def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:

@@ -2,7 +2,7 @@
 
 An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <kind>, domain: efficientsam3}
 and, where the error says when to come back, metadata {retry_after_s}. The request's id travels as metadata
-`x-request-id` in both directions.
+`x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from service.errors import INTERNAL_DETAIL, Kind, ServiceError
 
 DOMAIN = "efficientsam3"
 REQUEST_ID_KEY = "x-request-id"
+OWNER_KEY = "x-owner"
 OUR_METHODS = "/efficientsam3."
 
 GIVEN_UP = "The server gave up the call before it was answered."
@@ -43,6 +44,11 @@ _Handler = Callable[[Any, Any], Awaitable[Any]]
 def take_request_id(offered: str | None) -> str:
     """The id a caller offered if it is 1 to 128 plain characters, else a new one."""
     return offered if offered and _ACCEPTABLE_ID.fullmatch(offered) else uuid.uuid4().hex
+
+
+def owner_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
+    """On whose behalf the gateway asks; empty: nobody's in particular. Only workers may believe it."""
+    return str(dict(context.invocation_metadata() or ()).get(OWNER_KEY, ""))
 
 
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceError) -> NoReturn:

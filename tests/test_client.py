@@ -1,6 +1,7 @@
 """The Python client against a real gateway."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from service.client import Client, Segment
 from service.errors import Kind, ServiceError
+from service.prompts import image_id
 from tests.gateway.serve_fakes import Served
 from tests.pictures import encoded
 
@@ -34,6 +36,25 @@ def test_it_answers_in_types(url: str) -> None:
         (Segment(0.93, (1.5, 2, 3.25, 4), 7, "truck", mask),),
         (Segment(0.93, (1.5, 2, 3.25, 4), 7, "wheel", mask),),
     )
+
+
+def test_an_image_is_sent_once_and_named_by_its_id(url: str) -> None:
+    with Client(url) as client:
+        kept = client.encode_image(PICTURE, variant="demo")
+        assert (kept.id, kept.width_px, kept.height_px, kept.variant) == (image_id(PICTURE), 6, 4, "demo")
+        assert kept.kept_until == datetime(2026, 11, 24, 10, 20, 30, tzinfo=UTC)
+        answer = client.segment(kept.id, [{"text": "truck"}], mask_format="none")
+        assert (answer.image_id, len(answer.results[0])) == (kept.id, 1)
+        client.delete_image(kept.id)
+        for call in (
+            lambda: client.delete_image(kept.id),
+            lambda: client.segment(kept.id, [{"text": "truck"}]),
+        ):
+            with pytest.raises(ServiceError) as gone:
+                call()
+            assert gone.value.kind is Kind.IMAGE_NOT_FOUND
+        with pytest.raises(ServiceError, match="id is no image's id"):
+            client.delete_image("a")
 
 
 def test_it_raises_the_servers_errors(url: str) -> None:

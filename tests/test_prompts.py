@@ -8,7 +8,7 @@ import pytest
 from service.config import Limits
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
-from service.prompts import check, is_concept
+from service.prompts import check, check_image_id, check_new_image, image_id, is_concept
 
 LIMITS = Limits(
     max_body_bytes=20_000,
@@ -21,6 +21,7 @@ LIMITS = Limits(
     max_segments=50,
 )
 IMAGE = pb.Image(data=b"bytes")
+ID = image_id(b"bytes")
 DOG = pb.Prompt(text="dog")
 BOX = pb.Box(x0=1, y0=2, x1=3, y1=4)
 NAN, INF = math.nan, math.inf
@@ -44,7 +45,7 @@ SOUND = {
     "text and exemplars": request(exemplar(box=BOX, positive=False)),
     "exemplars alone": request(pb.Prompt(exemplars=[pb.Exemplar(point=pb.Point(x=1, y=1))])),
     "an object": request(pb.Prompt(points=[pb.Point(x=5, y=5)], box=BOX)),
-    "an image by id": request(DOG, image=pb.Image(id="sha256:00")),
+    "an image by id": request(DOG, image=pb.Image(id=ID)),
     "thresholds at the ends": request(pb.Prompt(text="a", score_threshold=0), score_threshold=1),
     "the most segments": request(DOG, max_segments=50),
     "logits of their size": mask(logits=bytes(400)),
@@ -57,6 +58,7 @@ INVALID = {
     "image is missing": request(DOG, image=pb.Image()),
     "image is empty": request(DOG, image=pb.Image(data=b"")),
     "image.url is empty": request(DOG, image=pb.Image(url="")),
+    "image.id is no image's id: `sha256:` and 64 hex": request(DOG, image=pb.Image(id=ID[:-1])),
     "prompts is empty": request(),
     "prompts[1] is empty": request(DOG, pb.Prompt()),
     "prompts[0] mixes": request(pb.Prompt(text="dog", points=[pb.Point(x=1, y=1)])),
@@ -123,3 +125,39 @@ def test_what_is_too_large_is_named_with_its_limit(sentence: str) -> None:
 def test_a_concept_is_text_or_exemplars() -> None:
     assert is_concept(DOG) and is_concept(pb.Prompt(exemplars=[pb.Exemplar(box=BOX)]))
     assert not is_concept(pb.Prompt(box=BOX))
+
+
+@pytest.mark.parametrize(
+    "id", ["", ID.upper(), ID + "0", ID + "\n", "sha1:" + "0" * 64, "0" * 64, "../" + ID]
+)
+def test_what_is_no_id_is_refused(id: str) -> None:
+    with pytest.raises(ServiceError, match="id is no image's id") as refused:
+        check_image_id(id)
+    assert refused.value.kind == Kind.INVALID_ARGUMENT
+
+
+def test_the_id_is_the_digest_of_the_bytes() -> None:
+    assert image_id(b"abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    check_image_id(image_id(b""))
+
+
+NO_NEW_IMAGE = {
+    "image is missing": pb.EncodeImageRequest(),
+    "image is empty": pb.EncodeImageRequest(image=pb.Image(data=b"")),
+    "image.id names an image that was sent before": pb.EncodeImageRequest(image=pb.Image(id=ID)),
+    "bytes; the limit is 20,000": pb.EncodeImageRequest(image=pb.Image(data=bytes(20_000))),
+}
+
+
+@pytest.mark.parametrize("sentence", NO_NEW_IMAGE)
+def test_a_request_without_a_new_image_is_refused(sentence: str) -> None:
+    with pytest.raises(ServiceError) as refused:
+        check_new_image(NO_NEW_IMAGE[sentence], LIMITS)
+    assert sentence in refused.value.detail
+    too_large = "limit" in sentence
+    assert refused.value.kind == (Kind.PAYLOAD_TOO_LARGE if too_large else Kind.INVALID_ARGUMENT)
+
+
+@pytest.mark.parametrize("image", [IMAGE, pb.Image(url="http://a/b")])
+def test_a_new_image_comes_by_bytes_or_address(image: pb.Image) -> None:
+    check_new_image(pb.EncodeImageRequest(image=image), LIMITS)

@@ -16,12 +16,12 @@ from starlette.requests import ClientDisconnect
 from service.config import GatewaySettings
 from service.errors import ServiceError
 from service.gateway import openapi, problems
-from service.gateway.body import read_segment_request
+from service.gateway.body import read_encode_request, read_segment_request
 from service.gateway.call import Call
 from service.gateway.outer import Outer
 from service.gateway.router import Router
-from service.gateway.schema import PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
-from service.gateway.translate import segment_answer, variant_answer
+from service.gateway.schema import EncodeAnswer, PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
+from service.gateway.translate import encode_answer, segment_answer, variant_answer
 from service.pb.efficientsam3.v1 import segmentation_pb2
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry, service_version
@@ -41,6 +41,7 @@ def make_app(
         redirect_slashes=False,
     )
     _add_api(app, settings, router)
+    _add_images(app, settings, router)
     _add_operations(app, router, telemetry, store)
     problems.install(app)
     openapi.install(app)
@@ -84,6 +85,31 @@ def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
     )
     async def variant(name: str) -> Response:
         return _json(variant_answer(router.variant(name)))
+
+
+def _add_images(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
+    @app.post(
+        "/v1/images",
+        summary="Encode an image and keep it, for requests to name by its id",
+        response_model=EncodeAnswer,
+        responses=openapi.problems(400, 404, 413, 415, 429, 500, 503, 504),
+        openapi_extra=openapi.ENCODE_BODY,
+    )
+    async def encode_image(request: Request) -> Response:
+        call: Call = request.state.call
+        asked = await read_encode_request(request, call.deadline, settings.max_body_bytes)
+        return _json(encode_answer(await _while_connected(request, router.encode_image(asked, call))))
+
+    @app.delete(
+        "/v1/images/{id}",
+        summary="Forget a kept image, wherever it is kept",
+        status_code=204,
+        response_class=Response,
+        responses=openapi.problems(400, 404, 500, 503, 504),
+    )
+    async def delete_image(request: Request, id: str) -> Response:
+        await router.delete_image(segmentation_pb2.DeleteImageRequest(id=id), request.state.call)
+        return Response(status_code=204)
 
 
 def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry, store: RedisStore | None) -> None:

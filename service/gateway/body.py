@@ -2,6 +2,9 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -10,9 +13,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.config import MIB
 from service.errors import Kind, ServiceError
-from service.gateway.schema import SegmentFields, SegmentIn
+from service.gateway.schema import EncodeFields, EncodeIn, SegmentFields, SegmentIn
 from service.gateway.translate import image_of, refusal, segment_request
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+
+_T = TypeVar("_T")
 
 _PARTS = ("image", "request")
 # Values of one JSON document, most of which the rings of polygons need.
@@ -40,62 +45,99 @@ async def read_segment_request(request: Request, deadline: float, max_bytes: int
 
     Raises ServiceError: INVALID_ARGUMENT that names the JSON path or the part, DEADLINE_EXCEEDED.
     """
+    return await _read(request, deadline, max_bytes, _SEGMENT)
+
+
+async def read_encode_request(request: Request, deadline: float, max_bytes: int) -> pb.EncodeImageRequest:
+    """As `read_segment_request`, for an image to keep: the part `request` may be left out."""
+    return await _read(request, deadline, max_bytes, _ENCODE)
+
+
+def _segment_json(text: bytes) -> pb.SegmentRequest:
+    body = SegmentIn.model_validate_json(text)
+    return segment_request(body, image_of(body.image))
+
+
+def _segment_parts(image: bytes, text: bytes) -> pb.SegmentRequest:
+    return segment_request(SegmentFields.model_validate_json(text), pb.Image(data=image))
+
+
+def _encode_json(text: bytes) -> pb.EncodeImageRequest:
+    body = EncodeIn.model_validate_json(text)
+    return pb.EncodeImageRequest(variant=body.variant, image=image_of(body.image))
+
+
+def _encode_parts(image: bytes, text: bytes) -> pb.EncodeImageRequest:
+    body = EncodeFields.model_validate_json(text)
+    return pb.EncodeImageRequest(variant=body.variant, image=pb.Image(data=image))
+
+
+@dataclass(frozen=True, slots=True)
+class _Form(Generic[_T]):
+    """How one address' body is understood, whole as JSON and as multipart."""
+
+    from_json: Callable[[bytes], _T]
+    # The image's bytes, and the JSON of the part `request`.
+    from_parts: Callable[[bytes, bytes], _T]
+    # What the part `request` is where it was left out; None: it may not be.
+    default: bytes | None = None
+
+
+_SEGMENT = _Form(_segment_json, _segment_parts)
+_ENCODE = _Form(_encode_json, _encode_parts, default=b"{}")
+
+
+async def _read(request: Request, deadline: float, max_bytes: int, form: _Form[_T]) -> _T:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    reader = {"application/json": _read_json, "multipart/form-data": _read_multipart}.get(kind)
-    if reader is None:
-        detail = (
-            f"Content-Type must be application/json or multipart/form-data, not {kind[:100] or 'absent'!r}."
-        )
-        raise ServiceError(Kind.INVALID_ARGUMENT, detail)
     try:
         async with asyncio.timeout_at(deadline):
-            return await reader(request, max_bytes)
+            match kind:
+                case "application/json":
+                    return await asyncio.to_thread(_from_json, await request.body(), form)
+                case "multipart/form-data":
+                    return await _read_multipart(request, max_bytes, form)
     except TimeoutError:
         detail = "The deadline passed before the whole body had arrived."
         raise ServiceError(Kind.DEADLINE_EXCEEDED, detail) from None
     except ValidationError as error:
         raise await asyncio.to_thread(refusal, error) from None
+    shown = repr(kind[:100] or "absent")
+    detail = f"Content-Type must be application/json or multipart/form-data, not {shown}."
+    raise ServiceError(Kind.INVALID_ARGUMENT, detail)
 
 
-async def _read_json(request: Request, max_bytes: int) -> pb.SegmentRequest:
-    text = await request.body()
-    return await asyncio.to_thread(_from_json, text)
-
-
-def _from_json(text: bytes) -> pb.SegmentRequest:
+def _from_json(text: bytes, form: _Form[_T]) -> _T:
     _check_size(text)
-    body = SegmentIn.model_validate_json(text)
-    return segment_request(body, image_of(body.image))
+    return form.from_json(text)
 
 
-async def _read_multipart(request: Request, max_bytes: int) -> pb.SegmentRequest:
+async def _read_multipart(request: Request, max_bytes: int, form: _Form[_T]) -> _T:
     try:
-        form = await _InMemoryParser(request, max_bytes).parse()
+        sent = await _InMemoryParser(request, max_bytes).parse()
     except MultiPartException as error:
         raise ServiceError(
             Kind.INVALID_ARGUMENT, f"The multipart body cannot be read: {error.message}"
         ) from None
     try:
-        image, text = [await _part(form, name) for name in _PARTS]
-        if isinstance(form["image"], str):
+        image, text = await _part(sent, "image"), await _part(sent, "request", form.default)
+        if isinstance(sent["image"], str):
             # The parser decoded it as text, which spoils an image.
             detail = "The part 'image' must be a file: give it a filename."
             raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-        if unknown := set(form) - set(_PARTS):
+        if unknown := set(sent) - set(_PARTS):
             detail = f"There is no part {min(unknown)[:100]!r}; the parts are 'image' and 'request'."
             raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-        return await asyncio.to_thread(_from_parts, image, text)
+        return await asyncio.to_thread(_from_parts, image, text, form)
     finally:
-        await form.close()
+        await sent.close()
 
 
-def _from_parts(image: bytes, text: bytes) -> pb.SegmentRequest:
+def _from_parts(image: bytes, text: bytes, form: _Form[_T]) -> _T:
     if len(text) > _MAX_REQUEST_PART:
         detail = f"The part 'request' has more bytes than the limit of {_MAX_REQUEST_PART:,}."
         raise ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
     _check_size(text)
-    body = SegmentFields.model_validate_json(text)
-    return segment_request(body, pb.Image(data=image))
+    return form.from_parts(image, text)
 
 
 def _check_size(text: bytes) -> None:
@@ -106,9 +148,11 @@ def _check_size(text: bytes) -> None:
         raise ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
 
 
-async def _part(form: FormData, name: str) -> bytes:
+async def _part(form: FormData, name: str, default: bytes | None = None) -> bytes:
     """The one part of that name, sent as a field or as a file."""
     found = form.getlist(name)
+    if not found and default is not None:
+        return default
     if len(found) != 1:
         problem = "is missing" if not found else f"was sent {len(found)} times"
         raise ServiceError(Kind.INVALID_ARGUMENT, f"The multipart part {name!r} {problem}.")

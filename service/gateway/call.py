@@ -26,6 +26,8 @@ class Call:
     target: str
     # When it must be answered, in the event loop's time (seconds).
     deadline: float
+    # Whose images and sessions it may use; empty: nobody's in particular.
+    owner: str = ""
     # The configured variant it asks for; empty until that is known.
     variant: str = ""
     # "ok", "cancelled", or the error's kind.

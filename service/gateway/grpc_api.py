@@ -66,6 +66,20 @@ class Segmentation(segmentation_pb2_grpc.SegmentationServicer):
         with recorded(call, self._calls.telemetry):
             return await self._router.segment(request, call)
 
+    async def EncodeImage(  # noqa: N802
+        self, request: segmentation_pb2.EncodeImageRequest, context: Context
+    ) -> segmentation_pb2.EncodeImageResponse:
+        call = self._calls.begin("Segmentation/EncodeImage", context)
+        with recorded(call, self._calls.telemetry):
+            return await self._router.encode_image(request, call)
+
+    async def DeleteImage(  # noqa: N802
+        self, request: segmentation_pb2.DeleteImageRequest, context: Context
+    ) -> segmentation_pb2.DeleteImageResponse:
+        call = self._calls.begin("Segmentation/DeleteImage", context)
+        with recorded(call, self._calls.telemetry):
+            return await self._router.delete_image(request, call)
+
 
 class Variants(variants_pb2_grpc.VariantsServicer):
     """The configured variants."""

@@ -8,31 +8,42 @@ from pydantic.json_schema import models_json_schema
 
 from service.errors import TABLE
 from service.gateway.problems import MEDIA_TYPE
-from service.gateway.schema import Problem, SegmentFields, SegmentIn
+from service.gateway.schema import EncodeFields, EncodeIn, Problem, SegmentFields, SegmentIn
 
 _REF = "#/components/schemas/{model}"
-_EXAMPLE = {"image": {"base64": "/9j/4AAQSkZJRg=="}, "prompts": [{"text": "truck"}]}
+_IMAGE = {"base64": "/9j/4AAQSkZJRg=="}
 
-SEGMENT_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": _REF.format(model="SegmentIn")}, "example": _EXAMPLE},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "request"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "image": {"type": "string", "contentMediaType": "application/octet-stream"},
-                        "request": {"$ref": _REF.format(model="SegmentFields")},
-                    },
-                },
-                "encoding": {"request": {"contentType": "application/json"}},
+
+def _body(whole: str, fields: str, example: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """The two bodies of one address: JSON of the model `whole`, and multipart with an image and `fields`."""
+    as_json = {"schema": {"$ref": _REF.format(model=whole)}, "example": example}
+    parts = {
+        "schema": {
+            "type": "object",
+            "required": required,
+            "additionalProperties": False,
+            "properties": {
+                "image": {"type": "string", "contentMediaType": "application/octet-stream"},
+                "request": {"$ref": _REF.format(model=fields)},
             },
         },
+        "encoding": {"request": {"contentType": "application/json"}},
     }
-}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": as_json, "multipart/form-data": parts},
+        }
+    }
+
+
+SEGMENT_BODY = _body(
+    "SegmentIn",
+    "SegmentFields",
+    {"image": _IMAGE, "prompts": [{"text": "truck"}]},
+    ["image", "request"],
+)
+ENCODE_BODY = _body("EncodeIn", "EncodeFields", {"image": _IMAGE}, ["image"])
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -55,7 +66,8 @@ def install(app: FastAPI) -> None:
             document = get_openapi(
                 title=app.title, version=app.version, summary=app.summary, routes=app.routes
             )
-            inputs = [(model, "validation") for model in (SegmentIn, SegmentFields, Problem)]
+            models = (SegmentIn, SegmentFields, EncodeIn, EncodeFields, Problem)
+            inputs = [(model, "validation") for model in models]
             _, definitions = models_json_schema(inputs, ref_template=_REF)  # type: ignore[arg-type]
             document["components"]["schemas"] |= definitions["$defs"]
             for unused in ("HTTPValidationError", "ValidationError"):

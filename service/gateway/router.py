@@ -1,7 +1,8 @@
 """From a request to the variant it asks for. HTTP and gRPC call this, and nothing beyond it."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -9,12 +10,16 @@ from service.config import GatewaySettings
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
 from service.gateway.pool import Pool
-from service.pb.efficientsam3.v1 import segmentation_pb2, variants_pb2
-from service.prompts import check
+from service.gateway.worker import Worker
+from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+from service.pb.efficientsam3.v1 import variants_pb2
+from service.prompts import check, check_image_id, check_new_image, image_id
 from service.telemetry import Telemetry
 
 # What is known of a variant before a worker of it was ever ready.
 Describe = Callable[[str], variants_pb2.Variant]
+# (address, deadline in loop time) -> the image's bytes. Raises ServiceError.
+Fetch = Callable[[str, float], Awaitable[bytes]]
 
 _SET_WORKERS = (
     """set workers to the addresses of its workers, EFFICIENTSAM3_WORKERS='{"VARIANT": ["host:port"]}'"""
@@ -28,10 +33,13 @@ class ConfigurationError(Exception):
 class Router:
     """The configured variants and their workers. Build it inside the event loop."""
 
-    def __init__(self, settings: GatewaySettings, telemetry: Telemetry, describe: Describe) -> None:
+    def __init__(
+        self, settings: GatewaySettings, telemetry: Telemetry, describe: Describe, fetch: Fetch | None = None
+    ) -> None:
         """Start watching the workers of `settings.workers`.
 
-        Raises ConfigurationError if `settings.default_variant` is not among them.
+        `fetch` gets images by their address; None: addresses are refused. Raises ConfigurationError if
+        `settings.default_variant` is not among the workers' variants.
         """
         default = settings.default_variant or next(iter(settings.workers), "")
         if default and default not in settings.workers:
@@ -45,6 +53,7 @@ class Router:
         self._settings = settings
         self._telemetry = telemetry
         self._describe = describe
+        self._fetch = fetch
         for variant, addresses in settings.workers.items():
             telemetry.declare_variant(variant)
             told = partial(_set_gauge, telemetry, variant)
@@ -62,23 +71,80 @@ class Router:
         asked = f"There is no variant {variant[:100]!r} here" if variant else "No variant is configured"
         raise ServiceError(Kind.VARIANT_NOT_FOUND, f"{asked}; configured: {_names(self.pools) or 'none'}.")
 
-    async def segment(
-        self, request: segmentation_pb2.SegmentRequest, call: Call
-    ) -> segmentation_pb2.SegmentResponse:
+    async def segment(self, request: pb.SegmentRequest, call: Call) -> pb.SegmentResponse:
         """Check the request, and have it answered by a worker of its variant before `call.deadline`.
 
-        Raises ServiceError: what `prompts.check`, `pool` and `Pool.segment` raise, UNAVAILABLE while the
-        gateway is stopping, and OVERLOADED while the variant has as many requests as it may have.
+        Raises ServiceError: what `prompts.check`, `pool`, `Pool.ask` and `Fetch` raise, UNAVAILABLE while the
+        gateway is stopping, OVERLOADED while the variant has as many requests as it may have, and
+        INVALID_ARGUMENT for an image's address where those are off.
         """
-        if self.draining:
-            raise ServiceError(Kind.UNAVAILABLE, "The gateway is stopping.", retry_after_s=1.0)
-        pool = self.pool(request.variant)
-        call.variant = request.variant = pool.variant
+        pool = self._chosen_pool(request, call)
         check(request, self._settings)
+        self._check_source(request.image)
         with self._admitted(pool):
-            response = await pool.segment(request, call.deadline, call.request_id)
+            await self._bring(request.image, call)
+            response = await pool.ask(lambda stub: stub.Segment, request, call, request.image.id)
         self._telemetry.record_stages(pool.variant, response.timings_ms)
         return response
+
+    async def encode_image(self, request: pb.EncodeImageRequest, call: Call) -> pb.EncodeImageResponse:
+        """Have an image encoded and kept by its favourite worker, which requests with its id go to.
+
+        Raises ServiceError as `segment` does.
+        """
+        pool = self._chosen_pool(request, call)
+        check_new_image(request, self._settings)
+        self._check_source(request.image)
+        with self._admitted(pool):
+            await self._bring(request.image, call)
+            # Of many bytes this takes a while.
+            id = await asyncio.to_thread(image_id, request.image.data)
+            response = await pool.ask(lambda stub: stub.EncodeImage, request, call, id)
+        self._telemetry.record_stages(pool.variant, response.timings_ms)
+        return response
+
+    async def delete_image(self, request: pb.DeleteImageRequest, call: Call) -> pb.DeleteImageResponse:
+        """Have every worker forget the image.
+
+        Raises ServiceError: IMAGE_NOT_FOUND if none had it, UNAVAILABLE if none is ready, and what a worker
+        raises that may have it still.
+        """
+        self._check_open()
+        check_image_id(request.id)
+        workers = [worker for pool in self.pools.values() for worker in pool.ready_workers()]
+        if not workers:
+            detail = "No worker is ready that could forget the image."
+            raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=self._settings.probe_interval_s)
+        forgotten = await asyncio.gather(*(_forgotten(worker, request, call) for worker in workers))
+        if not any(forgotten):
+            raise ServiceError(Kind.IMAGE_NOT_FOUND, f"No image {request.id} is kept here.")
+        return pb.DeleteImageResponse()
+
+    def _chosen_pool(self, request: pb.SegmentRequest | pb.EncodeImageRequest, call: Call) -> Pool:
+        """The pool of the request's variant, whose name is written into the request and the call."""
+        self._check_open()
+        pool = self.pool(request.variant)
+        call.variant = request.variant = pool.variant
+        return pool
+
+    def _check_open(self) -> None:
+        if self.draining:
+            raise ServiceError(Kind.UNAVAILABLE, "The gateway is stopping.", retry_after_s=1.0)
+
+    def _check_source(self, image: pb.Image) -> None:
+        if image.HasField("url") and self._fetch is None:
+            detail = (
+                "image.url is not taken: this server fetches nothing unless its operator sets "
+                "allow_image_urls. Send the image's bytes."
+            )
+            raise ServiceError(Kind.INVALID_ARGUMENT, detail)
+
+    async def _bring(self, image: pb.Image, call: Call) -> None:
+        """Put the bytes in the place of an address."""
+        if self._fetch and image.HasField("url"):
+            started = time.perf_counter()
+            image.data = await self._fetch(image.url, call.deadline)
+            self._telemetry.record_stages(call.variant, {"fetch": (time.perf_counter() - started) * 1000})
 
     @contextmanager
     def _admitted(self, pool: Pool) -> Iterator[None]:
@@ -106,6 +172,17 @@ class Router:
         answer.workers_ready = pool.ready
         answer.default = pool.variant == self.default
         return answer
+
+
+async def _forgotten(worker: Worker, request: pb.DeleteImageRequest, call: Call) -> bool:
+    """Whether the worker had the image."""
+    try:
+        await worker.ask(lambda stub: stub.DeleteImage, request, call)
+    except ServiceError as error:
+        if error.kind is Kind.IMAGE_NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 def _set_gauge(telemetry: Telemetry, variant: str, ready: int) -> None:

@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from service.config import MAX_ENTRIES
+from service.prompts import IMAGE_ID
 
 _T = TypeVar("_T")
 
@@ -61,21 +63,30 @@ class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class ImageIn(_In):
-    """An image, by exactly one of these."""
+class NewImageIn(_In):
+    """An image to keep, by exactly one of these."""
 
     base64: Base64In | None = Field(default=None, description="An encoded file: JPEG, PNG, WebP, TIFF or GIF")
     url: str | None = Field(default=None, description="An http(s) address. Off unless the operator allows it")
-    id: str | None = Field(default=None, description="sha256:<hex> of an image sent before")
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> "ImageIn":
-        given = [name for name in ("base64", "url", "id") if getattr(self, name) is not None]
+    def _exactly_one(self) -> Self:
+        names = list(type(self).model_fields)
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"needs exactly one of base64, url and id; it has {' and '.join(given) or 'none'}"
-            )
+            allowed = f"{', '.join(names[:-1])} and {names[-1]}"
+            raise ValueError(f"needs exactly one of {allowed}; it has {' and '.join(given) or 'none'}")
         return self
+
+
+class ImageIn(NewImageIn):
+    """An image, by exactly one of these."""
+
+    id: str | None = Field(
+        default=None,
+        description="Of an image sent before: sha256:<hex>",
+        json_schema_extra={"pattern": f"^{IMAGE_ID}$"},
+    )
 
 
 class PointIn(_In):
@@ -186,6 +197,18 @@ class SegmentIn(SegmentFields):
     image: ImageIn
 
 
+class EncodeFields(_In):
+    """The part `request` of a multipart request to keep an image; it may be left out."""
+
+    variant: str = Field(default="", description="Default: the server's")
+
+
+class EncodeIn(EncodeFields):
+    """One image to encode and keep."""
+
+    image: NewImageIn
+
+
 class RleOut(BaseModel):
     """COCO's compressed run-length encoding, column-major."""
 
@@ -263,6 +286,15 @@ class SegmentAnswer(BaseModel):
     timings_ms: dict[str, float] = Field(description="Milliseconds by stage")
 
 
+class EncodeAnswer(BaseModel):
+    """An image that is kept, for requests to name by its id."""
+
+    variant: str
+    image: ImageOut
+    kept_until: datetime = Field(description="UTC. Every use of the image moves it; memory permitting")
+    timings_ms: dict[str, float] = Field(description="Milliseconds by stage")
+
+
 class VariantOut(BaseModel):
     """One variant. What only an artefact tells is empty until one of its workers has been ready."""
 
@@ -303,7 +335,7 @@ class ReadyOut(BaseModel):
     status: Literal["ready", "waiting", "stopping"]
     default_variant: str
     session_store: Literal["none", "ready", "unavailable"] = Field(
-        description="Redis. Images are served without it; none: none is configured"
+        description="Redis. Images are served without it, but for those named by id; none: none is configured"
     )
     variants: dict[str, PoolOut]
 

@@ -13,7 +13,8 @@ from grpc_health.v1 import health, health_pb2
 from service.config import GatewaySettings
 from service.gateway import grpc_api
 from service.gateway.app import make_app
-from service.gateway.router import Describe, Router
+from service.gateway.fetch import Fetcher
+from service.gateway.router import Describe, Fetch, Router
 from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
@@ -79,10 +80,17 @@ class Gateway:
         self._http = _HttpServer(config)
 
     @classmethod
-    async def start(cls, settings: GatewaySettings, describe: Describe) -> "Gateway":
-        """Listen and begin to admit. Raises ListenError, and what `Router` raises."""
+    async def start(
+        cls, settings: GatewaySettings, describe: Describe, fetch: Fetch | None = None
+    ) -> "Gateway":
+        """Listen and begin to admit. Raises ListenError, and what `Router` raises.
+
+        `fetch` gets images by address, in the place of what the settings say.
+        """
         telemetry = Telemetry()
-        router = Router(settings, telemetry, describe)
+        if fetch is None and settings.allow_image_urls:
+            fetch = Fetcher(settings.max_body_bytes, settings.max_image_url_seconds)
+        router = Router(settings, telemetry, describe, fetch)
         try:
             gateway = cls(settings, router, telemetry)
             await gateway._open()

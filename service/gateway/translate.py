@@ -1,11 +1,13 @@
 """JSON <-> proto: the whole difference between the HTTP API and the gRPC API."""
 
+from datetime import datetime
 from typing import assert_never
 
 from pydantic import ValidationError
 
 from service.errors import Kind, ServiceError
 from service.gateway.schema import (
+    EncodeAnswer,
     ExemplarIn,
     ImageIn,
     ImageOut,
@@ -13,6 +15,7 @@ from service.gateway.schema import (
     LogitsOut,
     MaskIn,
     MaskOut,
+    NewImageIn,
     OptionsIn,
     PngIn,
     PngOut,
@@ -53,23 +56,35 @@ def segment_request(body: SegmentFields, image: pb.Image) -> pb.SegmentRequest:
     )
 
 
-def image_of(image: ImageIn) -> pb.Image:
+def image_of(image: NewImageIn) -> pb.Image:
     """The proto image of a JSON image."""
     if image.base64 is not None:
         return pb.Image(data=image.base64)
-    return pb.Image(url=image.url) if image.url is not None else pb.Image(id=image.id or "")
+    if image.url is not None:
+        return pb.Image(url=image.url)
+    assert isinstance(image, ImageIn) and image.id is not None, "its model allows no fourth"
+    return pb.Image(id=image.id)
 
 
 def segment_answer(response: pb.SegmentResponse) -> SegmentAnswer:
     """The JSON answer of a proto response."""
-    image = response.image
     return SegmentAnswer(
         variant=response.variant,
-        image=ImageOut(id=image.id, width=image.width, height=image.height),
+        image=_image_out(response.image),
         results=[
             PromptOut(prompt=result.prompt, segments=[_segment(segment) for segment in result.segments])
             for result in response.results
         ],
+        timings_ms=dict(response.timings_ms),
+    )
+
+
+def encode_answer(response: pb.EncodeImageResponse) -> EncodeAnswer:
+    """The JSON answer of a proto response."""
+    return EncodeAnswer(
+        variant=response.variant,
+        image=_image_out(response.image),
+        kept_until=datetime.fromisoformat(response.kept_until),
         timings_ms=dict(response.timings_ms),
     )
 
@@ -186,6 +201,10 @@ def _mask(mask: MaskIn) -> pb.Mask:
             return pb.Mask(height=height, width=width, logits=mask.logits)
         case _:
             assert_never(mask)
+
+
+def _image_out(image: pb.ImageInfo) -> ImageOut:
+    return ImageOut(id=image.id, width=image.width, height=image.height)
 
 
 def _segment(segment: pb.Segment) -> SegmentOut:

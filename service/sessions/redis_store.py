@@ -1,28 +1,44 @@
 """The one door to Redis. It will hold each tracking session's memory; today it says whether it is there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import redis.asyncio
 from redis.exceptions import RedisError
 
 from service.errors import Kind, ServiceError
 
 
+def connect(url: str, timeout_s: float) -> "redis.asyncio.Redis":
+    """A client of Redis for one event loop; nothing connects before the first command.
+
+    `url` is `redis://`, `rediss://` or `unix://`. `timeout_s` bounds connecting, and each wait for an answer.
+    """
+    return redis.asyncio.Redis.from_url(
+        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, decode_responses=False
+    )
+
+
+@contextmanager
+def in_reach(store: str) -> Iterator[None]:
+    """Turn what Redis raises into `store_unavailable`; `store` says whose store it is ("session store")."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        detail = f"The {store} does not answer: {type(error).__name__}."
+        raise ServiceError(Kind.STORE_UNAVAILABLE, detail) from error
+
+
 class RedisStore:
     """A session store in Redis. One per process, used from one event loop."""
 
     def __init__(self, url: str, *, timeout_s: float = 1.0) -> None:
-        """`url` is `redis://`, `rediss://` or `unix://`; nothing connects before the first call."""
-        self._client = redis.asyncio.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, decode_responses=False
-        )
+        self._client = connect(url, timeout_s)
 
     async def ping(self) -> None:
         """Return when the store answers. Raises `store_unavailable` when it does not within the timeout."""
-        try:
+        with in_reach("session store"):
             await self._client.ping()
-        except (RedisError, OSError) as error:
-            raise ServiceError(
-                Kind.STORE_UNAVAILABLE, f"The session store does not answer: {type(error).__name__}."
-            ) from error
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -1,6 +1,5 @@
 """The one door for image bytes: header, limits, decoding, orientation, RGB, resize."""
 
-import hashlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from PIL import Image, ImageOps
 
 from service.config import Limits
 from service.errors import Kind, ServiceError
+from service.prompts import image_id
 from service.worker.resize import stretch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF")
@@ -47,8 +47,7 @@ def decode(data: bytes, limits: Limits, image_size: int) -> Picture:
             upright = _load_upright(image)
             rgb = _to_rgb(upright)
             stretched = stretch(np.asarray(rgb), image_size)
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    return Picture(digest, rgb.width, rgb.height, stretched)
+    return Picture(image_id(data), rgb.width, rgb.height, stretched)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -1,12 +1,12 @@
 """Image bytes -> size and features, each computed once as long as there is room to keep it."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.config import Limits
+from service.prompts import image_id
 from service.worker.cache import ByteCache
 from service.worker.image import decode
 from service.worker.run import Arrays, Run
@@ -48,7 +48,7 @@ class Scenes:
 
     def open(self, data: bytes, run: Run) -> Scene:
         """The image of these bytes, decoded unless it was encoded before. Raises what `decode` raises."""
-        name = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        name = image_id(data)
         if (known := self._encoded.get(name)) is not None:
             return known
         with run.stage("decode"):

@@ -1,6 +1,6 @@
 """One request, computed: image bytes and prompts in, segments out. Knows graphs, not gRPC."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from model_store.artifact import Manifest
 from service.config import WorkerSettings
@@ -40,7 +40,7 @@ class Segmenter:
         for index, prompt in enumerate(prompts):
             self._check_served(f"prompts[{index}]", prompt)
 
-    def encode(self, data: bytes, go_on: GoOn = lambda: None) -> tuple[Scene, Mapping[str, float]]:
+    def encode(self, data: bytes, go_on: GoOn = lambda: None) -> tuple[Scene, dict[str, float]]:
         """Encode an image file, so that what follows on it is quick, and the milliseconds by stage.
 
         Raises ServiceError as `segment` does.

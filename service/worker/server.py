@@ -16,6 +16,8 @@ from model_store.artifact import Artifact, ArtifactError
 from service.config import WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc_server import SERVICES, make_server
+from service.sessions.image_store import ImageStore, MemoryImages
+from service.sessions.redis_images import RedisImages
 from service.worker.concepts import VISUAL
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
@@ -68,6 +70,7 @@ class Worker:
     health: "health.aio.HealthServicer"
     lane: Lane
     segmenter: Segmenter
+    images: ImageStore
     # Kinds that are served.
     prompts: tuple[str, ...]
     drain_s: float
@@ -86,14 +89,15 @@ class Worker:
             raise StartError(str(error)) from error
         segmenter = Segmenter(manifest, engine, tokenize, settings)
         lane = Lane(settings.max_queued)
+        images = _open_images(settings)
         state = health.aio.HealthServicer()
         server = make_server(
-            SegmentationServicer(manifest.variant, segmenter, lane, settings),
+            SegmentationServicer(manifest.variant, segmenter, lane, images, settings),
             VariantsServicer(describe(artifact)),
             state,
             settings.max_body_bytes,
         )
-        worker = cls(server, state, lane, segmenter, manifest.prompts, settings.drain_s, 0)
+        worker = cls(server, state, lane, segmenter, images, manifest.prompts, settings.drain_s, 0)
         await worker._say(_NOT_SERVING)
         try:
             worker.port = server.add_insecure_port(settings.listen)
@@ -123,10 +127,17 @@ class Worker:
         await self.server.stop(min(_LAST_ANSWERS_S, self.drain_s))
         await stopping
         self.lane.close()
+        await self.images.close()
 
     async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for service in ("", *SERVICES):
             await self.health.set(service, state)
+
+
+def _open_images(settings: WorkerSettings) -> ImageStore:
+    if settings.redis_url:
+        return RedisImages(settings.redis_url, settings.image_ttl_s)
+    return MemoryImages(settings.image_ttl_s, settings.max_kept_image_bytes)
 
 
 def _stop_event(parent_fd: int | None) -> asyncio.Event:

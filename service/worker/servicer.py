@@ -9,28 +9,74 @@ from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2_grpc
 from service.pb.efficientsam3.v1 import variants_pb2 as variants_pb
-from service.prompts import check
+from service.prompts import check, check_image_id, check_new_image
+from service.rpc import owner_of
+from service.sessions.image_store import ImageStore
 from service.worker.lane import Lane, Ticket
+from service.worker.scenes import Scene
 from service.worker.segmenter import Segmenter
 
 
 class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
-    """Segment, computed in the lane. Errors are ServiceErrors; rpc.ErrorsAsStatuses tells them."""
+    """Segmentation, computed in the lane. Errors are ServiceErrors; rpc.ErrorsAsStatuses tells them."""
 
-    def __init__(self, variant: str, segmenter: Segmenter, lane: Lane, limits: Limits) -> None:
+    def __init__(
+        self, variant: str, segmenter: Segmenter, lane: Lane, images: ImageStore, limits: Limits
+    ) -> None:
         self._variant = variant
         self._segmenter = segmenter
         self._lane = lane
+        self._images = images
         self._limits = limits
 
     async def Segment(self, request: pb.SegmentRequest, context: Any) -> pb.SegmentResponse:  # noqa: N802
-        """Check, queue, compute. What cannot be served is refused before it waits."""
+        """Check, find the image where it is named by its id, queue, compute.
+
+        What cannot be served is refused before it waits.
+        """
         ticket = Ticket(context.time_remaining())
         check(request, self._limits)
         check_variant(request.variant, self._variant)
         _check_source(request.image)
         self._segmenter.check(request.prompts)
+        if request.image.HasField("id"):
+            request.image.data = await self._kept(owner_of(context), request.image.id)
         return await self._lane.run(functools.partial(self._compute, request, ticket), ticket)
+
+    async def EncodeImage(  # noqa: N802
+        self, request: pb.EncodeImageRequest, context: Any
+    ) -> pb.EncodeImageResponse:
+        """Check, queue, decode and encode; then keep the image's bytes."""
+        ticket = Ticket(context.time_remaining())
+        check_new_image(request, self._limits)
+        check_variant(request.variant, self._variant)
+        _check_source(request.image)
+        data = request.image.data
+        work = functools.partial(self._encode, data, ticket)
+        scene, timings_ms = await self._lane.run(work, ticket)
+        kept_until = await self._images.put(owner_of(context), scene.id, data)
+        return pb.EncodeImageResponse(
+            variant=self._variant,
+            image=pb.ImageInfo(id=scene.id, width=scene.width, height=scene.height),
+            kept_until=kept_until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            timings_ms={**timings_ms, "total": ticket.waited_ms()},
+        )
+
+    async def DeleteImage(  # noqa: N802
+        self, request: pb.DeleteImageRequest, context: Any
+    ) -> pb.DeleteImageResponse:
+        """Forget the image's bytes."""
+        check_image_id(request.id)
+        if not await self._images.delete(owner_of(context), request.id):
+            raise ServiceError(Kind.IMAGE_NOT_FOUND, f"No image {request.id} is kept here.")
+        return pb.DeleteImageResponse()
+
+    async def _kept(self, owner: str, id: str) -> bytes:
+        data = await self._images.get(owner, id)
+        if data is None:
+            detail = f"image.id {id} is not kept here, or not any more: send the image again."
+            raise ServiceError(Kind.IMAGE_NOT_FOUND, detail)
+        return data
 
     def _compute(self, request: pb.SegmentRequest, ticket: Ticket) -> pb.SegmentResponse:
         queue_ms = ticket.waited_ms()
@@ -39,6 +85,12 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         response.timings_ms["queue"] = queue_ms
         response.timings_ms["total"] = ticket.waited_ms()
         return response
+
+    def _encode(self, data: bytes, ticket: Ticket) -> tuple[Scene, dict[str, float]]:
+        queue_ms = ticket.waited_ms()
+        ticket.go_on()
+        scene, stages_ms = self._segmenter.encode(data, ticket.go_on)
+        return scene, {**stages_ms, "queue": queue_ms}
 
 
 class VariantsServicer(variants_pb2_grpc.VariantsServicer):
@@ -90,8 +142,6 @@ def check_variant(asked: str, ours: str) -> None:
 
 
 def _check_source(image: pb.Image) -> None:
-    match image.WhichOneof("source"):
-        case "url":
-            raise ServiceError(Kind.INVALID_ARGUMENT, "image.url is not taken here: send the image's bytes.")
-        case "id":
-            raise ServiceError(Kind.IMAGE_NOT_FOUND, "image.id names no image kept here: send its bytes.")
+    """Raise `invalid_argument` for an address: workers fetch nothing."""
+    if image.HasField("url"):
+        raise ServiceError(Kind.INVALID_ARGUMENT, "image.url is not taken here: send the image's bytes.")

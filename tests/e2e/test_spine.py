@@ -49,6 +49,19 @@ def test_multipart_json_and_grpc_give_the_same_answer(serving: Serving) -> None:
         }
 
 
+def test_an_image_that_was_sent_once_answers_as_one_that_comes_along(serving: Serving) -> None:
+    along = serving.segment(JPEG, TRUCK).json()
+    kept = serving.client.post("/v1/images", files={"image": ("a.jpg", JPEG)}).json()
+    assert kept["image"] == along["image"]
+    by_id = {**TRUCK, "image": {"id": kept["image"]["id"]}}
+    answer = serving.client.post("/v1/segment", json=by_id).json()
+    assert {**answer, "timings_ms": None} == {**along, "timings_ms": None}
+    address = f"/v1/images/{kept['image']['id']}"
+    assert [serving.client.delete(address).status_code for _ in range(2)] == [204, 404]
+    gone = serving.client.post("/v1/segment", json=by_id)
+    assert (gone.status_code, gone.json()["type"]) == (404, "/problems/image_not_found")
+
+
 def test_an_answer_is_what_the_api_says(serving: Serving) -> None:
     answer = serving.segment(JPEG, {**TRUCK, "options": {"max_segments": 3, "score_threshold": 0.1}}).json()
     segments = answer["results"][0]["segments"]

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from service.config import GatewaySettings
+from service.gateway.router import Fetch
 from service.gateway.server import Gateway
 from service.pb.efficientsam3.v1 import variants_pb2
 from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationStub
@@ -51,14 +52,15 @@ class House:
         self._workers.append(self.run(made()))
         return self._workers[-1]
 
-    def open(self, *workers: FakeWorker, **settings: Any) -> httpx.Client:
+    def open(self, *workers: FakeWorker, fetch: Fetch | None = None, **settings: Any) -> httpx.Client:
         """Start a gateway for the workers; a client of its HTTP API."""
         configured: dict[str, list[str]] = {}
         for worker in workers:
             configured.setdefault(worker.variant, []).append(worker.address)
         given = {"http_port": 0, "grpc_port": 0, "probe_interval_s": 0.05, "drain_s": 5.0}
         chosen = GatewaySettings(**{**given, "workers": configured, **settings})
-        self._gateway = self.run(Gateway.start(chosen, lambda name: variants_pb2.Variant(name=name)))
+        describe = lambda name: variants_pb2.Variant(name=name)  # noqa: E731
+        self._gateway = self.run(Gateway.start(chosen, describe, fetch))
         self.channel = grpc.insecure_channel(
             self._gateway.grpc_address, options=[("grpc.max_send_message_length", -1)]
         )

@@ -15,10 +15,11 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from PIL import Image
 
-from service.errors import ServiceError
+from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2, variants_pb2_grpc
-from service.rpc import ErrorsAsStatuses
+from service.prompts import image_id
+from service.rpc import ErrorsAsStatuses, owner_of
 
 # 6 x 4 pixels, the left half foreground.
 _HALF = Image.new("L", (6, 4))
@@ -50,6 +51,10 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         # Requests that arrived, requests whose call was cancelled, and what answers wait for.
         self.asked: list[pb.SegmentRequest] = []
         self.request_ids: list[str] = []
+        # Images to keep that arrived, what is kept by owner and id, and on whose behalf it was asked.
+        self.encoded: list[pb.EncodeImageRequest] = []
+        self.kept: dict[tuple[str, str], bytes] = {}
+        self.owners: list[str] = []
         self.cancelled = threading.Event()
         self.arrived = threading.Event()
         self.gate = asyncio.Event()
@@ -86,7 +91,35 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
 
     async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
         self.asked.append(request)
+        await self._arrive(context)
+        id = request.image.id
+        if id and (owner_of(context), id) not in self.kept:
+            raise ServiceError(Kind.IMAGE_NOT_FOUND, f"image.id {id} is not kept here")
+        if request.prompts[0].text == "forever":
+            await asyncio.Event().wait()
+        return self._answer(request)
+
+    async def EncodeImage(self, request: pb.EncodeImageRequest, context: Context) -> pb.EncodeImageResponse:
+        self.encoded.append(request)
+        await self._arrive(context)
+        id = image_id(request.image.data)
+        self.kept[owner_of(context), id] = request.image.data
+        return pb.EncodeImageResponse(
+            variant=self.variant,
+            image=pb.ImageInfo(id=id, width=6, height=4),
+            kept_until="2026-11-24T10:20:30Z",
+            timings_ms={"queue": 0.5, "image_encoder": 80.0, "total": 81.0},
+        )
+
+    async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
+        await self._arrive(context)
+        if self.kept.pop((owner_of(context), request.id), None) is None:
+            raise ServiceError(Kind.IMAGE_NOT_FOUND, f"No image {request.id} is kept here.")
+        return pb.DeleteImageResponse()
+
+    async def _arrive(self, context: Context) -> None:
         self.request_ids.append(dict(context.invocation_metadata() or ())["x-request-id"])
+        self.owners.append(owner_of(context))
         self.arrived.set()
         try:
             await self.gate.wait()
@@ -95,9 +128,6 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
             raise
         if self.failure:
             raise self.failure
-        if request.prompts[0].text == "forever":
-            await asyncio.Event().wait()
-        return self._answer(request)
 
     async def GetVariant(
         self, request: variants_pb2.GetVariantRequest, context: Context
@@ -128,7 +158,7 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         ]
         return pb.SegmentResponse(
             variant=self.variant,
-            image=pb.ImageInfo(id=f"sha256:{len(request.image.data)}", width=6, height=4),
+            image=pb.ImageInfo(id=request.image.id or f"sha256:{len(request.image.data)}", width=6, height=4),
             results=results,
             timings_ms={"queue": 0.5, "image_encoder": 80.0, "total": 81.0},
         )

@@ -111,7 +111,7 @@ DEFECTS = {
         "image.url",
     ),
     "an id": (
-        pb.SegmentRequest(image=pb.Image(id="sha256:00"), prompts=[pb.Prompt(text="a")]),
+        pb.SegmentRequest(image=pb.Image(id=f"sha256:{'0' * 64}"), prompts=[pb.Prompt(text="a")]),
         Kind.IMAGE_NOT_FOUND,
         "image.id",
     ),

@@ -1,0 +1,184 @@
+"""One worker as the gateway sees it: its channel, its health, and the requests it has."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.errors import Kind, ServiceError
+from service.gateway.call import Call
+from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2, variants_pb2_grpc
+from service.rpc import OWNER_KEY, REQUEST_ID_KEY, from_rpc_error
+from service.rpc_server import SEGMENTATION
+
+if TYPE_CHECKING:
+    from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationAsyncStub
+
+_LOG = logging.getLogger(__name__)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+# Which method of Segmentation is meant: `lambda stub: stub.Segment`.
+Method = Callable[["SegmentationAsyncStub"], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
+
+# A watch is opened again after this long, so that a frozen worker is found out. Longer than `_ANSWER_S`, or
+# a watch would end before a frozen worker has failed to begin it.
+_WATCH_S = 6.0
+# A worker that takes longer than this to say how it is, is frozen: far longer than a busy machine delays it,
+# since what it has is then computed again elsewhere.
+_ANSWER_S = 5.0
+
+
+class State(StrEnum):
+    """What the gateway knows of a worker, in words that complete "the worker is ..."."""
+
+    UNREACHABLE = "not reachable"
+    STARTING = "starting"
+    READY = "ready"
+    MISPLACED = "serving another variant"
+
+
+class Worker:
+    """One worker's address: its channel, its health, and the requests it has.
+
+    Whatever process answers at the address is the worker: it may die and come back.
+    """
+
+    def __init__(
+        self, variant: str, address: str, probe_interval_s: float, changed: Callable[[], None]
+    ) -> None:
+        self.address = address
+        self.state = State.UNREACHABLE
+        # How often it has become ready; tells a worker from the one that died before it.
+        self.life = 0
+        # Its own answer to GetVariant, from when it was last ready.
+        self.info: variants_pb2.Variant | None = None
+        self._calls: set[grpc.aio.Call] = set()
+        self._variant = variant
+        self._probe_interval_s = probe_interval_s
+        self._changed = changed
+        self._channel = grpc.aio.insecure_channel(address, options=_channel_options(probe_interval_s))
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._segmentation = segmentation_pb2_grpc.SegmentationStub(self._channel)
+        self._variants = variants_pb2_grpc.VariantsStub(self._channel)
+        self._watch = asyncio.create_task(self._keep_watching())
+
+    @property
+    def ready(self) -> bool:
+        return self.state is State.READY
+
+    @property
+    def outstanding(self) -> int:
+        """How many requests it has."""
+        return len(self._calls)
+
+    async def ask(self, method: Method[Request, Response], request: Request, call: Call) -> Response:
+        """Forward the request, to be answered by the call's deadline.
+
+        Raises the worker's ServiceError, and UNAVAILABLE when the worker falls silent; cancelling it cancels
+        the worker's call.
+        """
+        life = self.life
+        timeout_s = call.deadline - asyncio.get_running_loop().time()
+        metadata = ((REQUEST_ID_KEY, call.request_id), (OWNER_KEY, call.owner))
+        asked = method(self._segmentation)(request, timeout=timeout_s, metadata=metadata)
+        self._calls.add(asked)
+        try:
+            return await asked
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc_error(failure)
+            if error.kind is Kind.UNAVAILABLE:
+                self._suspect(life)
+            raise error from failure
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Only the call was cancelled: by `_give_up`.
+            raise ServiceError(Kind.UNAVAILABLE, "The worker does not answer any more.") from None
+        finally:
+            self._calls.remove(asked)
+
+    async def close(self) -> None:
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._channel.close()
+
+    def _suspect(self, life: int) -> None:
+        """It failed a request: it is not ready until it says so anew."""
+        if self.ready and life == self.life:
+            self._become(State.UNREACHABLE)
+            self._watch.cancel()
+            self._watch = asyncio.create_task(self._keep_watching())
+
+    def _give_up(self) -> None:
+        """It is frozen: what it has is sent elsewhere rather than left to its deadline."""
+        for call in self._calls:
+            call.cancel()
+
+    def _become(self, state: State) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        self.life += state is State.READY
+        _LOG.info("worker %s of %s is %s", self.address, self._variant, state)
+        self._changed()
+
+    async def _keep_watching(self) -> None:
+        while True:
+            await self._follow()
+            await asyncio.sleep(self._probe_interval_s)
+
+    async def _follow(self) -> None:
+        """Follow its health for a while, or until it is lost or not ready.
+
+        A watch is not left open on a worker that is not ready: it would hold up one that is stopping.
+        """
+        # The health of this service is the worker's readiness: set when its graphs have been warmed.
+        asked = health_pb2.HealthCheckRequest(service=SEGMENTATION)
+        watch = self._health.Watch(asked, timeout=_WATCH_S)
+        try:
+            # A watch begins with the worker's health as it is: only a frozen worker leaves that unsaid.
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await watch.read()
+            while answer is not grpc.aio.EOF:
+                await self._hear(answer.status)
+                if not self.ready:
+                    return
+                answer = await watch.read()
+        except TimeoutError:
+            self._give_up()
+        except grpc.aio.AioRpcError as error:
+            if self.ready and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return
+        except Exception:
+            _LOG.exception("watching worker %s failed", self.address)
+        finally:
+            watch.cancel()
+        self._become(State.UNREACHABLE)
+
+    async def _hear(self, status: int) -> None:
+        if status != health_pb2.HealthCheckResponse.SERVING:
+            self._become(State.STARTING)
+        elif not self.ready:
+            self.info = await self._variants.GetVariant(variants_pb2.GetVariantRequest(), timeout=_ANSWER_S)
+            self._become(State.READY if self.info.name == self._variant else State.MISPLACED)
+
+
+def _channel_options(probe_interval_s: float) -> list[tuple[str, int]]:
+    return [
+        # Workers are ours: their answers are bounded by what they were asked.
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        # By default gRPC waits up to two minutes before it looks for a lost worker again.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", max(100, int(probe_interval_s * 1000))),
+        # Channels to the same address would share a connection, and its failures.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+    ]
