@@ -9,6 +9,10 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def test_the_table_of_variants_is_the_registrys() -> None:
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (yes|-) \|$", README.read_text(), flags=re.MULTILINE)
-    expected = [(row.name, "yes" if row.runnable else "-") for row in registry.variants().values()]
-    assert rows == expected
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| (\w+) \| (\w+) \| (\d+) \|", README.read_text(), flags=re.MULTILINE
+    )
+    assert rows == [
+        (row.name, row.image_encoder, row.text_encoder, str(row.context_length))
+        for row in registry.variants().values()
+    ]
