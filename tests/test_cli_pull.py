@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from model_store import artifact, registry
+from model_store.layouts import STAGE_3_LEFT_OUT
 from tests.hub_server import COMMIT, Hub, HubFile
 from tests.hub_shell import Shell, hub_shell
 from tests.released import write_checkpoint
 
 VARIANT = registry.find("es-ev-m-mc-s0")
+FILLER = registry.find(VARIANT.fill_from)
 
 
 @pytest.fixture
@@ -37,7 +39,6 @@ def test_the_command_says_in_one_line_why_nothing_was_fetched(shell: Shell, hub:
 
 def test_the_command_asks_for_nothing_that_could_not_be_imported(shell: Shell, hub: Hub) -> None:
     shell.refuses("es-ev-s-mc-s0", "no weights of es-ev-s-mc-s0 were ever published")
-    shell.refuses("es-rv-m-mc-s0", "this version could not import it")
     shell.refuses("es-ev-xs", "there is no variant 'es-ev-xs'")
     # What the import system does when torch is not installed.
     code = "import sys; sys.modules['torch'] = None; from service.cli import main; main(sys.argv[1:])"
@@ -47,7 +48,8 @@ def test_the_command_asks_for_nothing_that_could_not_be_imported(shell: Shell, h
 
 
 def test_a_fetched_file_that_is_no_checkpoint_stays_in_the_hubs_cache_alone(shell: Shell, hub: Hub) -> None:
-    hub.files[VARIANT.repository, VARIANT.file] = HubFile(b"no checkpoint")
+    for row in (VARIANT, FILLER):
+        hub.files[row.repository, row.file] = HubFile(b"no checkpoint")
     done = shell.pull(VARIANT.name)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
@@ -57,16 +59,29 @@ def test_a_fetched_file_that_is_no_checkpoint_stays_in_the_hubs_cache_alone(shel
     assert kept.read_bytes() == b"no checkpoint"
 
 
+def test_the_file_that_fills_the_variants_is_fetched_too(shell: Shell, hub: Hub) -> None:
+    hub.files[VARIANT.repository, VARIANT.file] = HubFile(b"no checkpoint")
+    done = shell.pull(VARIANT.name)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"has no file {FILLER.file}" in done.stderr.strip().splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_a_variant_is_pulled_and_its_origin_recorded(
     shell: Shell, hub: Hub, reference: Path, tmp_path: Path
 ) -> None:
     checkpoint = write_checkpoint(reference, VARIANT.name, tmp_path / "checkpoint.pt")
     hub.files[VARIANT.repository, VARIANT.file] = HubFile(checkpoint.read_bytes())
+    rest = write_checkpoint(reference, FILLER.name, tmp_path / "rest.pt", only=STAGE_3_LEFT_OUT)
+    hub.files[FILLER.repository, FILLER.file] = HubFile(rest.read_bytes())
     done = shell.pull(VARIANT.name)
     assert done.returncode == 0, done.stderr
     made = artifact.load(tmp_path / "store" / VARIANT.name)
-    assert made.manifest.source == {
+    filled = made.manifest.source["filled_from"]
+    assert filled["path"] == FILLER.file and filled["revision"] == COMMIT
+    assert filled["sha256"] == hub.files[FILLER.repository, FILLER.file].digest
+    assert set(made.manifest.audit["filled"]) == {"geometry encoder", "interactive neck", "prompt decoder"}
+    assert {key: value for key, value in made.manifest.source.items() if key != "filled_from"} == {
         "file": Path(VARIANT.file).name,
         "sha256": hub.files[VARIANT.repository, VARIANT.file].digest,
         "bytes": checkpoint.stat().st_size,
