@@ -93,7 +93,9 @@ def grey(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
         with _open(data, ("PNG",)) as image:
             if image.size != (width, height):
                 found, expected = (f"{w:,} x {h:,}" for w, h in (image.size, (width, height)))
-                raise _unsupported(f"image is {found} pixels (width x height), not {expected}.")
+                raise _unsupported(
+                    f"image is {found} pixels (width x height), not the {expected} that its size says."
+                )
             _load(image)
             if image.mode in _DEEP_GREY:
                 return _deep_grey(image)

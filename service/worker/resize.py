@@ -97,3 +97,14 @@ def _slopes(size: int, scale: int) -> Any:
     shares = np.concatenate((np.ones(size), rise, -rise))
     places = (np.tile(sample, 3), np.concatenate((average, after, before)))
     return csr_array((shares, places), shape=(size, count))
+
+
+def coverage(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    """(H, W) bool -> (side, side) float32 in 0..1: how much of each sample is true, by the same filter."""
+    height, width = mask.shape
+    rows, columns = _triangles(height, side), _triangles(width, side)
+    tall = np.empty((side, width))
+    for column in range(0, width, _STRIP):
+        tall[:, column : column + _STRIP] = rows @ mask[:, column : column + _STRIP].astype(np.float64)
+    shares: NDArray[np.float32] = (columns @ tall.T).T.astype(np.float32)
+    return shares

@@ -49,7 +49,7 @@ def test_averages_stand_for_the_pixels_that_they_were_made_of(scale: int, width:
     seen = stretch(averages, 80, scale, (width, height)).astype(int)
     difference = np.abs(seen - stretch(whole.round().astype(np.uint8), 80))
     assert difference.max() <= 1
-    assert difference.mean() < 0.2
+    assert difference.mean() < 0.3
 
 
 def test_a_flat_picture_stays_flat_from_averages() -> None:
