@@ -11,6 +11,8 @@ from tests.command import run_command
 from tests.redis_server import RedisServer
 from tests.released import import_released
 
+pytest_plugins = ["tests.small_student"]
+
 
 @pytest.fixture(scope="session")
 def reference() -> Path:

@@ -19,32 +19,53 @@ _MAX_WEIGHT = 1 << 15
 _MAX_FRACTION_BITS = 22
 
 
-def stretch(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 -> (side, side, 3) uint8, aspect ignored; width first, rounded, then height."""
+def stretch(
+    picture: NDArray[np.uint8], side: int, scale: int = 1, whole: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 -> (side, side, 3) uint8, aspect ignored; width first, rounded, then height.
+
+    With a scale above 1 each pixel of `picture` is the average of scale x scale pixels of a picture of
+    `whole` (width, height) pixels, and the answer is close to what that picture would give.
+    """
     height = picture.shape[0]
+    whole_width, whole_height = whole or (picture.shape[1], height)
     wide = np.empty((height, side, 3), np.uint8)
+    weights = _weights(whole_width, side, scale)
     for row in range(0, height, _STRIP):
         strip = picture[row : row + _STRIP].transpose(1, 0, 2)
-        wide[row : row + _STRIP] = _resample(strip, side).transpose(1, 0, 2)
+        wide[row : row + _STRIP] = _resample(strip, *weights).transpose(1, 0, 2)
     stretched = np.empty((side, side, 3), np.uint8)
+    weights = _weights(whole_height, side, scale)
     for column in range(0, side, _STRIP):
-        stretched[:, column : column + _STRIP] = _resample(wide[:, column : column + _STRIP], side)
+        stretched[:, column : column + _STRIP] = _resample(wide[:, column : column + _STRIP], *weights)
     return stretched
 
 
-def _resample(strip: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """(n, k, 3) uint8 -> (side, k, 3) uint8 along the first axis."""
-    weights, bits = _weights(strip.shape[0], side)
+def _resample(strip: NDArray[np.uint8], weights: Any, bits: int) -> NDArray[np.uint8]:
+    """(n, k, 3) uint8 -> (side, k, 3) uint8 along the first axis, by (side, n) weights."""
     values = weights @ strip.reshape(strip.shape[0], -1).astype(np.int32)
     values += (1 << bits) >> 1
     values >>= bits
     resampled: NDArray[np.uint8] = values.clip(0, 255).astype(np.uint8)
-    return resampled.reshape(side, *strip.shape[1:])
+    return resampled.reshape(weights.shape[0], *strip.shape[1:])
 
 
 @lru_cache(maxsize=32)
-def _weights(size: int, side: int) -> tuple[Any, int]:
-    """The triangle filter from `size` to `side` samples: (side, size) int32, and its fractional bits.
+def _weights(size: int, side: int, scale: int) -> tuple[Any, int]:
+    """(side, n) int32 weights of the n averages that stand for `size` samples, and their fractional bits."""
+    shares = _triangles(size, side)
+    if scale > 1:
+        shares = shares @ _slopes(size, scale)
+    largest = shares.data.max()
+    bits = 0
+    while bits < _MAX_FRACTION_BITS and int(0.5 + largest * (2 << bits)) < _MAX_WEIGHT:
+        bits += 1
+    fixed = np.floor(0.5 + shares.data * (1 << bits)).astype(np.int32)
+    return csr_array((fixed, shares.indices, shares.indptr), shape=shares.shape), bits
+
+
+def _triangles(size: int, side: int) -> Any:
+    """The triangle filter from `size` to `side` samples: (side, size) float64.
 
     Sample i looks at the inputs within max(1, size / side) of its centre, size / side * (i + 1/2).
     """
@@ -58,9 +79,32 @@ def _weights(size: int, side: int) -> tuple[Any, int]:
     inputs = first[:, np.newaxis] + taps
     heights = np.maximum(1 - np.abs((inputs + 0.5 - centre[:, np.newaxis]) / reach), 0) * inside
     shares = heights / heights.sum(axis=1, keepdims=True)
-    bits = 0
-    while bits < _MAX_FRACTION_BITS and int(0.5 + shares.max() * (2 << bits)) < _MAX_WEIGHT:
-        bits += 1
-    fixed = (0.5 + shares * (1 << bits)).astype(np.int32)
     starts = np.concatenate(([0], np.cumsum(count))).astype(np.int32)
-    return csr_array((fixed[inside], inputs[inside], starts), shape=(side, size)), bits
+    return csr_array((shares[inside], inputs[inside], starts), shape=(side, size))
+
+
+def _slopes(size: int, scale: int) -> Any:
+    """From averages of `scale` samples back to `size` samples: (size, n) float64.
+
+    Within an average the samples are taken to rise as the averages beside it do. Left out, an input of
+    photographs is off by half as much again.
+    """
+    count = -(-size // scale)
+    sample = np.arange(size)
+    average = sample // scale
+    rise = ((sample % scale + 0.5) / scale - 0.5) / 2
+    before, after = np.maximum(average - 1, 0), np.minimum(average + 1, count - 1)
+    shares = np.concatenate((np.ones(size), rise, -rise))
+    places = (np.tile(sample, 3), np.concatenate((average, after, before)))
+    return csr_array((shares, places), shape=(size, count))
+
+
+def coverage(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    """(H, W) bool -> (side, side) float32 in 0..1: how much of each sample is true, by the same filter."""
+    height, width = mask.shape
+    rows, columns = _triangles(height, side), _triangles(width, side)
+    tall = np.empty((side, width))
+    for column in range(0, width, _STRIP):
+        tall[:, column : column + _STRIP] = rows @ mask[:, column : column + _STRIP].astype(np.float64)
+    shares: NDArray[np.float32] = (columns @ tall.T).T.astype(np.float32)
+    return shares

@@ -1,0 +1,52 @@
+"""A student of the real make that is small enough to be exported in seconds: a plugin of fixtures."""
+
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from model_store import importing, registry, synthetic
+from model_store.networks.sizes import Sizes, TextSizes
+from model_store.networks.student import Student, blank, build, shapes
+
+VARIANT = "es-ev-s-mc-s0"
+
+
+@pytest.fixture(scope="session")
+def sizes() -> Sizes:
+    text = TextSizes(context=6, width=16, layers=3, heads=2, convolutional_ends=True)
+    return Sizes(
+        trunk="efficientvit_b0",
+        trunk_channels=128,
+        text=text,
+        image_size=72,
+        embedding_channels=16,
+        grid=5,
+        width=16,
+        heads=2,
+        feed_forward=32,
+        geometry_layers=1,
+        encoder_layers=1,
+        decoder_layers=2,
+        queries=6,
+    )
+
+
+@pytest.fixture(scope="session")
+def weights(sizes: Sizes) -> dict[str, Tensor]:
+    return synthetic.weights(shapes(blank(sizes)))
+
+
+@pytest.fixture(scope="session")
+def student(sizes: Sizes, weights: dict[str, Tensor]) -> Student:
+    return build(sizes, weights)
+
+
+@pytest.fixture(scope="session")
+def artefact(tmp_path_factory: pytest.TempPathFactory, student: Student, weights: dict[str, Tensor]) -> Path:
+    """The small student's artefact. Not to be changed; copy it."""
+    store = tmp_path_factory.mktemp("store")
+    audit = {"keys": len(weights), "used": len(weights), "unused_groups": {}}
+    variant = registry.find(VARIANT)
+    source = {"recipe": synthetic.RECIPE}
+    return importing.make(variant, student, store, lambda *_: None, source, audit)
