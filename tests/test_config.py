@@ -22,6 +22,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"redis_url": "http://:secret@host"},
         "setting redis_url: it must begin with redis://, rediss://, unix://",
     ),
+    "images kept for no time": (
+        {"image_ttl_s": 0},
+        "setting image_ttl_s: Input should be greater than or equal to 1",
+    ),
     "too many threads": ({"threads": 1025}, "setting threads: Input should be less than or equal to 1024"),
     "a limit on prompts beyond the bound": (
         {"max_prompts": 5000},

@@ -110,8 +110,9 @@ def test_loopback_is_refused_however_it_is_written(host: str) -> None:
 
 def test_only_the_ports_of_the_web_are_taken() -> None:
     async def scenario(internet: Internet) -> None:
-        detail = await refused(internet.fetcher(ports=PORTS), f"{internet.base}/")
-        assert "only the ports 80, 443 are taken" in detail
+        for url in (internet.base, f"http://{NAME}:0/", f"https://{NAME}:8080/"):
+            detail = await refused(internet.fetcher(ports=PORTS), url)
+            assert "only the ports 80, 443 are taken" in detail
 
     play(scenario)
 
