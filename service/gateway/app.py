@@ -144,7 +144,12 @@ def _add_operations(app: FastAPI, router: Router, telemetry: Telemetry, store: R
         return JSONResponse(answer.model_dump(), 200 if answer.status == "ready" else 503)
 
     @app.head("/metrics", include_in_schema=False)
-    @app.get("/metrics", summary="Prometheus metrics")
+    @app.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def metrics() -> Response:
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
