@@ -13,3 +13,10 @@ def serving(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """The synthesized student behind gateway and worker, in processes of their own."""
     with Serving(synthetic, tmp_path_factory.mktemp("serving") / "log", max_body_bytes=4_000_000) as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def small(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The small student behind gateway and worker, in processes of their own."""
+    with Serving(artefact, tmp_path_factory.mktemp("small") / "log", precision="f32") as serving:
+        yield serving

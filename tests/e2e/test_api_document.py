@@ -1,8 +1,7 @@
 """Requests made up from the OpenAPI document: every answer is one that the document tells of."""
 
 import base64
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import schemathesis
@@ -28,13 +27,6 @@ CHECKS = [
     response_schema_conformance,
 ]
 PICTURE = base64.b64encode(encoded(street(64, 48))).decode()
-
-
-@pytest.fixture(scope="module")
-def small(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """The small student behind gateway and worker, in processes of their own."""
-    with Serving(artefact, tmp_path_factory.mktemp("small") / "log") as serving:
-        yield serving
 
 
 @pytest.fixture(scope="module")
