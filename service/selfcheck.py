@@ -145,13 +145,14 @@ def _ask(address: str, manifest: "Manifest") -> None:
     import grpc
 
     from service.pb.efficientsam3.v1 import segmentation_pb2_grpc
+    from service.rpc import from_rpc_error
 
     request = _request(manifest.prompts)
     with grpc.insecure_channel(address) as channel:
         try:
             answer = segmentation_pb2_grpc.SegmentationStub(channel).Segment(request, timeout=_READY_S)
         except grpc.RpcError as error:
-            raise CommandError(f"it was asked and failed: {error}") from error
+            raise CommandError(f"it was asked and failed: {from_rpc_error(error).detail}") from error
     for kind, result in zip(manifest.prompts, answer.results, strict=True):
         if not result.segments or not all(segment.HasField("mask") for segment in result.segments):
             raise CommandError(f"it answered nothing for a prompt of the kind {kind}.")

@@ -1,87 +1,82 @@
-"""Print the tables of docs/parity.md: `python -m tests.parity.table [VARIANT...]`.
-
-Imports every subject of the goldens from a checkpoint in its released layout, which takes a minute or two
-each. `EFFICIENTSAM3_REFERENCE` names the reference outputs.
-"""
+"""The tables of docs/parity.md, of what a test run measured."""
 
 import math
-import os
-import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from model_store import artifact
-from model_store.artifact import Artifact
-from tests.parity.end_to_end import through_graphs
-from tests.parity.goldens import FILLED, OTHERS, SMALLEST, Subject, golden
-from tests.parity.measure import measure, opened
-from tests.parity.objects import final_masks
-from tests.released import import_released
+from tests.parity.end_to_end import Comparison
+from tests.parity.goldens import Difference
+from tests.parity.objects import MaskAgreement
 
-COLUMNS = (("openvino", "f32"), ("onnxruntime", "f32"), ("openvino", "bf16"))
-_NAMES = " | ".join(f"{engine} {precision}" for engine, precision in COLUMNS)
+# (engine, precision); only f32 has bounds.
+Column = tuple[str, str]
+F32: tuple[Column, ...] = (("openvino", "f32"), ("onnxruntime", "f32"))
+BF16: Column = ("openvino", "bf16")
+COLUMNS: tuple[Column, ...] = (*F32, BF16)
 
 
-def graph_rows(subject: Subject, loaded: Artifact, reference: Path) -> list[str]:
-    """A Markdown row per graph: the largest difference over its outputs, pictures and prompts, by engine."""
-    measured = [
-        [each for each in measure(subject, loaded, *column, reference) if each.bound] for column in COLUMNS
-    ]
-    lines = []
-    for graph in dict.fromkeys(each.graph for each in measured[0]):
-        found = [[each for each in differences if each.graph == graph] for differences in measured]
-        largest = [f"{max(each.largest for each in differences):.1e}" for differences in found]
-        bound = max(each.bound for each in found[0])
-        scale = max(each.scale for each in found[0])
-        cells = [subject.name, f"`{graph}`", str(len(found[0])), f"{scale:.3g}", f"{bound:.0e}", *largest]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+@dataclass
+class Measured:
+    """What a run has measured so far, by subject and column."""
 
+    differences: dict[str, dict[Column, list[Difference]]] = field(default_factory=dict)
+    concepts: dict[str, dict[Column, Comparison]] = field(default_factory=dict)
+    objects: dict[str, dict[Column, list[MaskAgreement]]] = field(default_factory=dict)
 
-def mask_rows(subject: Subject, loaded: Artifact, reference: Path) -> list[str]:
-    """A Markdown row per engine: concepts' boxes and masks, and objects' masks, at the picture's size."""
-    whole = golden(reference, subject.whole["truck"])
-    lines = []
-    for engine, precision in COLUMNS:
-        concepts = through_graphs(loaded, engine, precision, reference, whole)
-        with opened(loaded, engine, precision) as (running, tokenize):
-            objects = list(final_masks(loaded, running, tokenize, reference, whole))
-        ious = sorted(each.smallest_iou for each in objects if not math.isnan(each.smallest_iou))
-        cells = [
-            subject.name,
-            f"{engine} {precision}",
-            f"{concepts.largest_box_px:.2g}",
-            "-" if math.isnan(concepts.smallest_iou) else f"{concepts.smallest_iou:.5f}",
-            f"{100 * concepts.largest_area_share:.2g} %",
-            f"{ious[0]:.5f} ({ious[len(ious) // 2]:.5f})",
-            f"{100 * max(each.largest_area_share for each in objects):.2g} %",
+    def tables(self) -> list[str]:
+        """Lines of Markdown: graph by graph, then the final masks; empty where nothing was measured."""
+        if not self.differences:
+            return []
+        names = " | ".join(f"{engine} {precision}" for engine, precision in COLUMNS)
+        lines = [
+            f"| student | graph | outputs | largest value | bound (f32) | {names} |",
+            "|---|---|---|---|---|---|---|---|",
         ]
+        for name, columns in self.differences.items():
+            lines += _graph_rows(name, columns)
+        lines += [
+            "",
+            "| student | engine | concepts: boxes, largest distance (px) | concepts: masks, smallest IoU | "
+            "concepts: areas, largest difference | objects: masks, smallest IoU (median) | "
+            "objects: areas, largest difference |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for name, found in self.concepts.items():
+            lines += [
+                _mask_row(name, column, found[column], self.objects[name][column])
+                for column in COLUMNS
+                if column in found
+            ]
+        return lines
+
+
+def _graph_rows(name: str, columns: Mapping[Column, Sequence[Difference]]) -> list[str]:
+    """A row per graph: the largest difference over its outputs, pictures and prompts, by column."""
+    first = [each for each in columns[F32[0]] if each.bound]
+    lines = []
+    for graph in dict.fromkeys(each.graph for each in first):
+        own = [each for each in first if each.graph == graph]
+        largest = [
+            f"{max(each.largest for each in columns[column] if each.graph == graph and each.bound):.1e}"
+            if column in columns
+            else "-"
+            for column in COLUMNS
+        ]
+        scale, bound = max(each.scale for each in own), max(each.bound for each in own)
+        cells = [name, f"`{graph}`", str(len(own)), f"{scale:.3g}", f"{bound:.0e}", *largest]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def main() -> None:
-    """Measure the subjects of the variants on the command line, or all."""
-    reference = Path(os.environ["EFFICIENTSAM3_REFERENCE"])
-    subjects = [
-        each for each in (SMALLEST, FILLED, *OTHERS) if each.variant in (sys.argv[1:] or each.variant)
+def _mask_row(name: str, column: Column, concepts: Comparison, objects: Sequence[MaskAgreement]) -> str:
+    ious = sorted(each.smallest_iou for each in objects if not math.isnan(each.smallest_iou))
+    cells = [
+        name,
+        " ".join(column),
+        f"{concepts.largest_box_px:.2g}",
+        "-" if math.isnan(concepts.smallest_iou) else f"{concepts.smallest_iou:.5f}",
+        f"{100 * concepts.largest_area_share:.2g} %",
+        f"{ious[0]:.5f} ({ious[len(ious) // 2]:.5f})",
+        f"{100 * max(each.largest_area_share for each in objects):.2g} %",
     ]
-    masks: list[str] = []
-    print(f"| student | graph | outputs | largest value | bound (f32) | {_NAMES} |", flush=True)
-    print("|---|---|---|---|---|---|---|---|")
-    for subject in subjects:
-        with tempfile.TemporaryDirectory() as store:
-            folder = import_released(reference, Path(store), subject.variant, subject.context, subject.rows)
-            loaded = artifact.load(folder)
-            print("\n".join(graph_rows(subject, loaded, reference)), flush=True)
-            masks += mask_rows(subject, loaded, reference) if subject.whole else []
-    print(
-        "\n| student | engine | concepts: boxes, largest distance (px) | concepts: masks, smallest IoU | "
-        "concepts: masks, area | objects: masks, smallest (median) IoU | objects: masks, area |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    print("\n".join(masks))
-
-
-if __name__ == "__main__":
-    main()
+    return f"| {' | '.join(cells)} |"

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from model_store import artifact
+from service.worker.engines import EngineError
+from tests.parity.end_to_end import through_graphs
 from tests.parity.goldens import FILLED, OTHERS, SMALLEST, Subject, golden
 from tests.parity.measure import measure, opened
 from tests.parity.objects import final_masks
+from tests.parity.table import BF16, F32, Column, Measured
 
-ENGINES = ("openvino", "onnxruntime")
 SUBJECTS = [
     pytest.param(SMALLEST, id=SMALLEST.name),
     *(pytest.param(each, id=each.name, marks=pytest.mark.slow) for each in (FILLED, *OTHERS)),
@@ -18,27 +20,47 @@ SUBJECTS = [
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_every_graph_agrees_with_the_reference_in_f32(
-    imported: Callable[..., Path], reference: Path, subject: Subject
+def test_a_student_is_the_references_in_f32(
+    imported: Callable[..., Path], reference: Path, measured: Measured, subject: Subject
 ) -> None:
-    loaded = artifact.load(imported(subject.variant, subject.context, subject.rows))
-    for engine in ENGINES:
-        differences = measure(subject, loaded, engine, "f32", reference)
-        seen = {difference.graph for difference in differences}
-        assert seen == set(loaded.manifest.graphs) if subject.whole else seen
+    folder = imported(subject.variant, subject.context, subject.rows)
+    graphs = set(artifact.read(folder).graphs)
+    for column in F32:
+        _measure(subject, folder, column, reference, measured)
+        differences = measured.differences[subject.name][column]
+        assert not subject.whole or {each.graph for each in differences} == graphs
         assert not [each for each in differences if each.largest > each.bound]
+        objects = measured.objects.get(subject.name, {}).get(column, [])
+        assert len(objects) == (11 if subject.whole else 0)
+        assert all(each.smallest_iou >= 0.999 and each.largest_area_share <= 1e-3 for each in objects)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_objects_masks_are_the_references_in_f32(
-    imported: Callable[..., Path], reference: Path, engine: str
+@pytest.mark.slow
+@pytest.mark.parametrize("subject", [SMALLEST, FILLED, *OTHERS], ids=lambda subject: subject.name)
+def test_what_bf16_costs_is_measured(
+    imported: Callable[..., Path], reference: Path, measured: Measured, subject: Subject
 ) -> None:
-    loaded = artifact.load(imported(SMALLEST.variant))
-    whole = golden(reference, SMALLEST.whole["truck"])
-    with opened(loaded, engine, "f32") as (running, tokenize):
-        found = list(final_masks(loaded, running, tokenize, reference, whole))
-    assert len(found) == 11
-    assert not [each for each in found if each.smallest_iou < 0.999 or each.largest_area_share > 1e-3]
+    """It has no bound on recipe weights; it stands in the table, and is seen to be what was asked for."""
+    folder = imported(subject.variant, subject.context, subject.rows)
+    try:
+        _measure(subject, folder, BF16, reference, measured)
+    except EngineError as error:
+        pytest.skip(str(error))
+    assert max(each.largest for each in measured.differences[subject.name][BF16]) > 1e-3
+
+
+def _measure(subject: Subject, folder: Path, column: Column, reference: Path, measured: Measured) -> None:
+    loaded = artifact.load(folder)
+    found = measure(subject, loaded, *column, reference)
+    measured.differences.setdefault(subject.name, {})[column] = found
+    if "truck" not in subject.whole:
+        return
+    whole = golden(reference, subject.whole["truck"])
+    concepts = through_graphs(loaded, *column, reference, whole)
+    measured.concepts.setdefault(subject.name, {})[column] = concepts
+    with opened(loaded, *column) as (engine, tokenize):
+        objects = list(final_masks(loaded, engine, tokenize, reference, whole))
+    measured.objects.setdefault(subject.name, {})[column] = objects
 
 
 def test_the_goldens_are_all_compared(reference: Path) -> None:
