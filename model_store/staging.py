@@ -34,7 +34,7 @@ def staged(store: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: str) -> Iterator[None]:
-    """Marks the folder as in use: the kernel lets go of the lock when the process is gone, however it went."""
+    """Marks the folder as in use. The lock goes with the process, however that goes."""
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
