@@ -44,6 +44,7 @@ class Graph:
 
     file: str
     sha256: str
+    # Of the file, and of its weights where they lie beside it.
     bytes: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -117,6 +118,13 @@ def sha256_of(path: Path) -> str:
     """sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def others(folder: Path, graphs: Mapping[str, Graph]) -> dict[str, str]:
+    """sha256 of every file in the folder that no graph names: the tokenizer, and what a graph of more than
+    1.5 GB keeps beside it (`<graph>.onnx.data`)."""
+    named = {graph.file for graph in graphs.values()}
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name not in named}
 
 
 def write(folder: Path, manifest: Manifest) -> None:

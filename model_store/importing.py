@@ -151,7 +151,7 @@ def make(
             preprocessing=_preprocessing(sizes),
             graphs=graphs,
             constants=_constants(student),
-            files={artifact.TOKENIZER: artifact.sha256_of(folder / artifact.TOKENIZER)},
+            files=artifact.others(folder, graphs),
         )
         artifact.write(folder, manifest)
         report("write artefact", 1.0)

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,19 @@ def test_a_changed_file_is_noticed(copied: Path, name: str) -> None:
     content[len(content) // 2] ^= 1
     (copied / name).write_bytes(content)
     with pytest.raises(ArtifactError, match=rf"{name} is not the file its manifest names"):
+        artifact.load(copied)
+
+
+def test_every_file_beside_the_graphs_is_noticed(copied: Path) -> None:
+    (copied / "text_encoder.onnx.data").write_bytes(b"weights")
+    manifest = artifact.read(copied)
+    (copied / artifact.MANIFEST).unlink()
+    files = artifact.others(copied, manifest.graphs)
+    assert files.keys() == {"text_encoder.onnx.data", "tokenizer.json"}
+    artifact.write(copied, replace(manifest, files=files))
+    artifact.load(copied)
+    (copied / "text_encoder.onnx.data").write_bytes(b"heights")
+    with pytest.raises(ArtifactError, match=r"text_encoder\.onnx\.data is not the file"):
         artifact.load(copied)
 
 
