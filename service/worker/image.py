@@ -76,8 +76,6 @@ def decode(data: bytes, limits: Limits, image_size: int) -> Picture:
             size = image.size
             scale = jpeg.reduce(image, data, image_size)
             _load(image)
-            # Pillow turns a TIFF as it loads it.
-            size = image.size if scale == 1 else size
             width, height, pixels = _upright(image, size, scale, image_size)
     return Picture(image_id(data), width, height, pixels)
 

@@ -121,6 +121,7 @@ RUNS = {
     "": "has runs of 0 pixels in all; prompts[3].mask.size [12, 20] needs 240",
     "T3": "has runs of 100 pixels in all",
     "T3\\41": "has runs of 241 pixels in all",
+    "T3 4": "is not in COCO's compressed format",
     "T3\\4 ": "is not in COCO's compressed format",
     "T3\\4\0": "is not in COCO's compressed format",
     "T3\\4é": "is not in COCO's compressed format",

@@ -388,7 +388,9 @@ class Ring(_message.Message):
     """True: the ring bounds a hole."""
     @_builtins.property
     def xy(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """x0, y0, x1, y1, ... in pixels of the original image; at least three points, the last joins the first."""
+        """x0, y0, x1, y1, ... in pixels of the mask's own `height` and `width`, which in answers are the original
+        image's; at least three points, the last joins the first.
+        """
 
     def __init__(
         self,
