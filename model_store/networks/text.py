@@ -1,6 +1,7 @@
 """Tokens to text features."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,19 @@ from transformers.models.sam3_lite_text.modeling_sam3_lite_text import (
     Sam3LiteTextTextEncoderLayer,
 )
 
-from model_store.networks.sizes import Sizes, TextNetwork
+from model_store.networks.sizes import Sizes, TextNetwork, TextSizes
+
+
+def _numbers(text: TextSizes) -> dict[str, Any]:
+    """What transformers calls a text encoder's numbers."""
+    return {
+        "vocab_size": text.vocabulary,
+        "hidden_size": text.width,
+        "intermediate_size": 4 * text.width,
+        "num_hidden_layers": text.layers,
+        "num_attention_heads": text.heads,
+        "max_position_embeddings": text.context,
+    }
 
 
 class TextEncoder(nn.Module):
@@ -26,14 +39,7 @@ class TextEncoder(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         text = sizes.text
-        config = Sam3LiteTextTextConfig(
-            vocab_size=text.vocabulary,
-            hidden_size=text.width,
-            intermediate_size=4 * text.width,
-            num_hidden_layers=text.layers,
-            num_attention_heads=text.heads,
-            max_position_embeddings=text.context,
-        )
+        config = Sam3LiteTextTextConfig(**_numbers(text))
         config._attn_implementation = "sdpa"
         ends = {0, text.layers - 1} if text.convolutional_ends else set()
         self.embeddings = Sam3LiteTextTextEmbeddings(config)
@@ -60,15 +66,7 @@ class Sam3TextEncoder(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         text = sizes.text
-        config = CLIPTextConfig(
-            vocab_size=text.vocabulary,
-            hidden_size=text.width,
-            intermediate_size=4 * text.width,
-            num_hidden_layers=text.layers,
-            num_attention_heads=text.heads,
-            max_position_embeddings=text.context,
-            hidden_act="gelu",
-        )
+        config = CLIPTextConfig(**_numbers(text), hidden_act="gelu")
         config._attn_implementation = "sdpa"
         self.clip_embeddings = CLIPTextEmbeddings(config)
         self.blocks = nn.ModuleList(CLIPEncoderLayer(config) for _ in range(text.layers))
