@@ -137,7 +137,9 @@ class Prompt(_message.Message):
     exceeds the text encoder's context is cut.
     """
     score_threshold: _builtins.float
-    """Segments of this prompt need a score above this, 0..1. Default: the request's, else the variant's."""
+    """Segments of this prompt need a score above this, 0..1. Default: for a concept the request's, else the
+    variant's; for an object none.
+    """
     @_builtins.property
     def exemplars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Exemplar]:
         """Instances of the concept, or of what it is not."""
@@ -279,12 +281,12 @@ class SegmentOptions(_message.Message):
     MULTIMASK_FIELD_NUMBER: _builtins.int
     RETURN_LOGITS_FIELD_NUMBER: _builtins.int
     score_threshold: _builtins.float
-    """Segments need a score above this, 0..1. Default: the variant's."""
+    """Segments of concepts need a score above this, 0..1. Default: the variant's."""
     mask_format: Global___MaskFormat.ValueType
     max_segments: _builtins.int
     """Per prompt, those of the highest scores are kept. 1 and up; default 100."""
     multimask: _builtins.bool
-    """For an object prompt: answer all the candidate masks instead of the best."""
+    """For an object prompt: answer the candidate masks, best first, instead of one."""
     return_logits: _builtins.bool
     """Add every segment's low-resolution logits (`Mask.logits`)."""
     def __init__(
@@ -645,7 +647,7 @@ class Segment(_message.Message):
     MASK_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """Confidence, 0..1."""
+    """Confidence, 0..1; of an object, the IoU that is predicted for its mask."""
     area: _builtins.int
     """Foreground pixels of the mask at the image's size; 0 when no mask was asked for."""
     label: _builtins.str
