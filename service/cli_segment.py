@@ -44,7 +44,8 @@ PromptsFile = Annotated[
 Multimask = Annotated[bool, typer.Option("--multimask", help="All the candidate masks of an object.")]
 MaxSegments = Annotated[int | None, typer.Option(metavar="N", min=1, help="Most segments per prompt.")]
 Threshold = Annotated[
-    float | None, typer.Option(metavar="SCORE", help="Least score, 0 to 1. Default: the variant's.")
+    float | None,
+    typer.Option(metavar="SCORE", help="Least score. Default: the variant's; objects: none."),
 ]
 Variant = Annotated[
     str, typer.Option(metavar="NAME", help="Variant to ask. Default: the server's.", show_default=False)
@@ -103,9 +104,8 @@ def segment(
     with Client(server, timeout_s=timeout_s) as client:
         answer = client.segment(
             image,
-            asked,
+            asked if threshold is None else [{"score_threshold": threshold, **each} for each in asked],
             variant=variant,
-            score_threshold=threshold,
             mask_format=wanted,
             max_segments=max_segments,
             multimask=multimask,

@@ -31,6 +31,8 @@ class Segment:
     label: str
     # As the API writes it, by its "format"; None when none was asked for.
     mask: Mapping[str, Any] | None
+    # Low-resolution logits, which may be the `mask` of a later prompt; None when they were not asked for.
+    logits: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +99,20 @@ class Client:
         mask_format: str = "rle",
         max_segments: int | None = None,
         multimask: bool = False,
+        return_logits: bool = False,
     ) -> Answer:
         """Find what `prompts` ask for in `image`: an encoded file's bytes, or a kept image's id.
 
-        `variant` empty: the server's default. `score_threshold` None: the variant's. `mask_format` is one of
-        "rle", "png", "polygon" and "none". `multimask`: all the candidate masks of an object.
+        `variant` empty: the server's default. `score_threshold` is for concepts, None: the variant's; an
+        object's goes into its prompt. `mask_format` is one of "rle", "png", "polygon" and "none".
+        `multimask`: all the candidate masks of an object. `return_logits`: every segment's `logits`.
         """
         options = {
             "score_threshold": score_threshold,
             "mask_format": mask_format,
             "max_segments": max_segments,
             "multimask": multimask or None,
+            "return_logits": return_logits or None,
         }
         request = {
             "variant": variant,
@@ -192,4 +197,6 @@ def _answer(body: dict[str, Any]) -> Answer:
 
 def _segment(body: dict[str, Any]) -> Segment:
     x0, y0, x1, y1 = body["box"]
-    return Segment(body["score"], (x0, y0, x1, y1), body["area"], body["label"], body.get("mask"))
+    return Segment(
+        body["score"], (x0, y0, x1, y1), body["area"], body["label"], body.get("mask"), body.get("logits")
+    )

@@ -30,6 +30,7 @@ def check(request: pb.SegmentRequest, limits: Limits) -> None:
         raise _invalid("prompts is empty: send at least one prompt.")
     for index, prompt in enumerate(request.prompts):
         _check_prompt(f"prompts[{index}]", prompt, limits)
+    _check_masks(request.prompts, limits)
     _check_options(request.options, limits)
 
 
@@ -50,6 +51,11 @@ def check_image_id(id: str, path: str = "id") -> None:
 def image_id(data: bytes) -> str:
     """The id of an image of these bytes: `sha256:` and the hexadecimal digest."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def max_segments(options: pb.SegmentOptions) -> int:
+    """How many segments each prompt may have."""
+    return options.max_segments if options.HasField("max_segments") else DEFAULT_MAX_SEGMENTS
 
 
 def is_concept(prompt: pb.Prompt) -> bool:
@@ -146,6 +152,15 @@ def _check_mask(path: str, mask: pb.Mask, limits: Limits) -> None:
         raise _invalid(f"{path}.logits has {len(mask.logits):,} bytes; {shape} needs 2 per value.")
     for index, ring in enumerate(mask.polygon.rings):
         _check_ring(f"{path}.rings[{index}]", ring)
+
+
+def _check_masks(prompts: Iterable[pb.Prompt], limits: Limits) -> None:
+    pixels = sum(prompt.mask.height * prompt.mask.width for prompt in prompts)
+    if pixels > limits.max_image_pixels:
+        raise _too_large(
+            f"prompts have masks of {pixels:,} pixels in all; the limit is {limits.max_image_pixels:,}. "
+            "A mask stands for the whole image whatever its size: send smaller ones."
+        )
 
 
 def _check_ring(path: str, ring: pb.Ring) -> None:

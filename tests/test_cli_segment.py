@@ -130,8 +130,10 @@ def test_options_of_the_request_arrive(run: Run, worker: FakeWorker) -> None:
     code, output, errors = run("--point", "1,1", *options, "--json")
     assert code == 0, errors
     assert worker.asked[0].options == pb.SegmentOptions(
-        score_threshold=0.25, max_segments=3, multimask=True, mask_format=pb.MASK_FORMAT_POLYGON
+        max_segments=3, multimask=True, mask_format=pb.MASK_FORMAT_POLYGON
     )
+    # An object is bound by its own prompt's threshold alone.
+    assert worker.asked[0].prompts[0].score_threshold == 0.25
     assert json.loads(output)["results"][0]["segments"][0]["mask"]["format"] == "polygon"
 
 

@@ -161,3 +161,16 @@ def test_a_request_without_a_new_image_is_refused(sentence: str) -> None:
 @pytest.mark.parametrize("image", [IMAGE, pb.Image(url="http://a/b")])
 def test_a_new_image_comes_by_bytes_or_address(image: pb.Image) -> None:
     check_new_image(pb.EncodeImageRequest(image=image), LIMITS)
+
+
+def test_masks_of_a_request_share_one_limit_on_pixels() -> None:
+    mask = pb.Mask(height=10, width=10, rle="0")
+    limits = Limits(max_image_pixels=250)
+    for count in (2, 3):
+        request = pb.SegmentRequest(image=pb.Image(data=b"x"), prompts=[pb.Prompt(mask=mask)] * count)
+        if count == 2:
+            check(request, limits)
+            continue
+        with pytest.raises(ServiceError, match=r"masks of 300 pixels in all; the limit is 250") as refused:
+            check(request, limits)
+        assert refused.value.kind is Kind.PAYLOAD_TOO_LARGE

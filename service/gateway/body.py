@@ -30,6 +30,15 @@ class _InMemoryParser(MultiPartParser):
     # The body is bounded before it comes here; nothing of it is written to disk.
     spool_max_size = sys.maxsize
 
+    # JSON is UTF-8, whatever charset the client names: with some, fields could not be encoded again.
+    @property
+    def _charset(self) -> str:
+        return "utf-8"
+
+    @_charset.setter
+    def _charset(self, named: str) -> None:
+        pass
+
     def __init__(self, request: Request, max_bytes: int) -> None:
         super().__init__(
             request.headers,

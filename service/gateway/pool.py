@@ -16,9 +16,20 @@ _LOG = logging.getLogger(__name__)
 class Pool:
     """The workers of one variant."""
 
-    def __init__(self, variant: str, probe_interval_s: float, changed: Callable[[int], None]) -> None:
-        """`changed` is told the number of ready workers whenever it may have changed."""
+    def __init__(
+        self,
+        variant: str,
+        probe_interval_s: float,
+        changed: Callable[[int], None],
+        *,
+        shared_images: bool = False,
+    ) -> None:
+        """`changed` is told the number of ready workers whenever it may have changed.
+
+        `shared_images`: kept images lie where every worker finds them.
+        """
         self.variant = variant
+        self._shared_images = shared_images
         self.workers: dict[str, Worker] = {}
         self._probe_interval_s = probe_interval_s
         self._tell = changed
@@ -95,7 +106,7 @@ class Pool:
         except TimeoutError:
             detail = f"Variant {self.variant} has no ready worker: {self.missing()}."
             raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=self._probe_interval_s) from None
-        return choose(self.ready_workers(), image)
+        return choose(self.ready_workers(), image, shared=self._shared_images)
 
     def _changed(self) -> None:
         if self.ready:
@@ -105,15 +116,23 @@ class Pool:
         self._tell(self.ready)
 
 
-def choose(ready: Sequence[Worker], image: str) -> Worker:
+# A favourite with this many requests more than the least busy worker is passed over, where it may be.
+_MARGIN = 2
+
+
+def choose(ready: Sequence[Worker], image: str, *, shared: bool = False) -> Worker:
     """The worker for the next request: of `ready`, which is not empty.
 
     The image's favourite where the request has an image's id, since that worker keeps it; else the one with
-    the fewest requests.
+    the fewest requests. `shared`: every worker has the image's bytes, and the favourite only its features,
+    so that it is passed over while it is much busier than another.
     """
-    if image:
-        return max(ready, key=lambda worker: _affinity(worker.address, image))
-    return min(ready, key=lambda worker: worker.outstanding)
+    idlest = min(ready, key=lambda worker: worker.outstanding)
+    if not image:
+        return idlest
+    favourite = max(ready, key=lambda worker: _affinity(worker.address, image))
+    busier = favourite.outstanding - idlest.outstanding
+    return idlest if shared and busier > _MARGIN else favourite
 
 
 def _affinity(address: str, image: str) -> bytes:

@@ -57,7 +57,9 @@ class Router:
         for variant, addresses in settings.workers.items():
             telemetry.declare_variant(variant)
             told = partial(_set_gauge, telemetry, variant)
-            pool = self.pools[variant] = Pool(variant, settings.probe_interval_s, told)
+            pool = self.pools[variant] = Pool(
+                variant, settings.probe_interval_s, told, shared_images=bool(settings.redis_url)
+            )
             for address in addresses:
                 pool.add(address)
 

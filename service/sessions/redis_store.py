@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.errors import Kind, ServiceError
 
@@ -24,6 +24,12 @@ def in_reach(store: str) -> Iterator[None]:
     """Turn what Redis raises into `store_unavailable`; `store` says whose store it is ("session store")."""
     try:
         yield
+    except ResponseError as error:
+        # Of what it says, only the first word is a code; the rest may name keys.
+        detail = (
+            f"The {store} refuses a command: {str(error).partition(' ')[0]}. Redis 6.2 or later is needed."
+        )
+        raise ServiceError(Kind.STORE_UNAVAILABLE, detail) from error
     except (RedisError, OSError) as error:
         detail = f"The {store} does not answer: {type(error).__name__}."
         raise ServiceError(Kind.STORE_UNAVAILABLE, detail) from error

@@ -25,8 +25,9 @@ class Kept:
     boxes_xyxy: NDArray[np.float64] | None
     # [n, h, w] float32; None where nobody asked for masks
     logits: Logits | None
-    # (h, w) logits as they are made a mask of.
+    # (h, w) logits as they are made a mask of, and as they are given back.
     mended: Callable[[Logits], Logits] = lambda logits: logits
+    returned: Callable[[Logits], Logits] = lambda logits: logits
 
 
 class Answer:
@@ -65,7 +66,7 @@ class Answer:
                 segment.area = int(np.count_nonzero(mask))
                 segment.mask.CopyFrom(masks.encode(mask, self._options.mask_format))
         if self._options.return_logits:
-            segment.logits.CopyFrom(masks.logits_message(logits))
+            segment.logits.CopyFrom(masks.logits_message(kept.returned(logits)))
 
     def _bound(self, segment: pb.Segment) -> None:
         self._bytes += segment.ByteSize()

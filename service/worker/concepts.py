@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from model_store.artifact import Manifest
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
-from service.prompts import DEFAULT_MAX_SEGMENTS
+from service.prompts import max_segments
 from service.worker.answer import Kept
 from service.worker.exemplars import Exemplars
 from service.worker.run import Arrays, Run
@@ -95,8 +95,3 @@ def _best(scores: NDArray[np.float64], threshold: float, options: pb.SegmentOpti
     """Indices of the scores strictly above the threshold, the highest first, equal ones in order."""
     order = np.argsort(-scores, kind="stable")
     return order[scores[order] > threshold][: max_segments(options)]
-
-
-def max_segments(options: pb.SegmentOptions) -> int:
-    """How many segments a prompt may have."""
-    return options.max_segments if options.HasField("max_segments") else DEFAULT_MAX_SEGMENTS

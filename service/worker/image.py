@@ -15,7 +15,6 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from service.config import Limits
 from service.errors import Kind, ServiceError
-from service.prompts import image_id
 from service.worker import jpeg
 from service.worker.resize import stretch
 
@@ -50,8 +49,6 @@ _WHITE_IS_ZERO, _SIGNED, _PLANES = 0, 2, 2
 class Picture:
     """A decoded image."""
 
-    # `sha256:` and the hexadecimal digest of the bytes.
-    id: str
     # Pixels, as displayed (EXIF orientation applied).
     width: int
     height: int
@@ -70,14 +67,15 @@ def decode(data: bytes, limits: Limits, image_size: int) -> Picture:
         # Pillow warns about odd files and about sizes; the first are decoded or refused, and the limits
         # are ours.
         warnings.simplefilter("ignore")
+        markers = jpeg.markers(data)
         with _open(data, FORMATS) as image:
             _check_size(image, limits)
             _check_samples(image)
             size = image.size
-            scale = jpeg.reduce(image, data, image_size)
+            scale = jpeg.reduce(image, markers, image_size)
             _load(image)
             width, height, pixels = _upright(image, size, scale, image_size)
-    return Picture(image_id(data), width, height, pixels)
+    return Picture(width, height, pixels)
 
 
 def grey(data: bytes, width: int, height: int) -> NDArray[np.uint8]:

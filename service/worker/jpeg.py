@@ -21,29 +21,51 @@ _COSINE = (0xC0, 0xC1, 0xC2)
 # Every scan of a progressive file takes time for all the pixels, however few bytes it has. Encoders write
 # about ten; libtiff draws the line at the same number.
 _MAX_SCANS = 100
+# Every segment takes Pillow a microsecond or two, however few bytes it has. Cameras write some thirty, a
+# large colour profile 255.
+_MAX_SEGMENTS = 10_000
+# How a JPEG file begins.
+_START = b"\xff\xd8"
 
 
-def reduce(image: Image.Image, data: bytes, image_size: int) -> int:
-    """Have a large JPEG decoded at a reduced scale. `image` was opened from `data`, and not yet loaded.
+def markers(data: bytes) -> Counter[int]:
+    """How often each marker stands in the first picture of a JPEG file; nothing for other files.
+
+    Raises `unsupported_image` for a file of so many scans or segments that it was made to take time, before
+    anyone reads it.
+    """
+    found: Counter[int] = Counter()
+    if not data.startswith(_START):
+        return found
+    for marker in _markers(data):
+        found[marker] += 1
+        if found[_SCAN] > _MAX_SCANS:
+            raise _refused(f"over {_MAX_SCANS} scans")
+        if found.total() > _MAX_SEGMENTS:
+            raise _refused(f"over {_MAX_SEGMENTS:,} segments")
+    return found
+
+
+def reduce(image: Image.Image, found: Counter[int], image_size: int) -> int:
+    """Have a large JPEG decoded at a reduced scale. `image` is not yet loaded; `found` are its `markers`.
 
     Returns the scale s, 1, 2 or 4: a pixel to come is the average of s x s, counted from the stored
-    picture's top left corner. 1 for every other format. Raises `unsupported_image` for a file of so many
-    scans that it was made to take time.
+    picture's top left corner. 1 for every other format.
     """
-    if image.format not in ("JPEG", "MPO"):
-        return 1
-    markers = Counter(_markers(data))
-    if (scans := markers[_SCAN]) > _MAX_SCANS:
-        detail = f"image is a JPEG file of {scans:,} scans; the limit is {_MAX_SCANS}."
-        raise ServiceError(Kind.UNSUPPORTED_IMAGE, detail)
     side = math.ceil(_SPARE * image_size)
+    if image.format not in ("JPEG", "MPO") or min(image.size) < min(_SCALES) * side:
+        return 1
     # An average of CMYK is no average of RGB.
-    if image.mode not in ("L", "RGB") or not any(markers[frame] for frame in _COSINE):
+    if image.mode not in ("L", "RGB") or not any(found[frame] for frame in _COSINE):
         return 1
     scale = next((scale for scale in _SCALES if min(image.size) >= scale * side), 1)
     if scale > 1:
         image.draft(None, (image.width // scale, image.height // scale))
     return scale
+
+
+def _refused(what: str) -> ServiceError:
+    return ServiceError(Kind.UNSUPPORTED_IMAGE, f"image is a JPEG file of {what}, which is the limit.")
 
 
 def _markers(data: bytes) -> Iterator[int]:

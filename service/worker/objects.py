@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from model_store.artifact import Manifest
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+from service.prompts import max_segments
 from service.worker import mask_prompt, places
 from service.worker.answer import Kept
-from service.worker.concepts import max_segments
 from service.worker.run import Arrays, Run
 from service.worker.scenes import Seen
 
 # Labels of points, as the graph knows them.
 _NEGATIVE, _POSITIVE, _TOP_LEFT, _BOTTOM_RIGHT, _NO_MORE, _PADDING = 0, 1, 2, 3, -1, -10
-# Objects decoded at once; each takes some 40 MB while it is.
+# Objects decoded at once; each takes some 80 MB while it is.
 _ROWS = 16
 # The mask for a clear prompt is stable when moving the threshold by this much changes little of its area.
 _STABILITY_OFFSET = 0.05
@@ -24,7 +24,7 @@ _STABLE = 0.98
 # The reference fills holes of up to this share of the mask logits' area (256 of 288 x 288 cells), with this.
 _HOLE_SHARE = 256 / 288**2
 _FILLED = 10.0
-# The reference clamps logits that it gives back.
+# The reference clamps logits that it gives back, and no others.
 _CLAMP = 32.0
 
 Prompts = Sequence[tuple[int, pb.Prompt]]
@@ -37,10 +37,11 @@ class Objects:
         self._side = manifest.mask_size
         self._no_memory = np.array(manifest.constants.get("no_memory", ()), np.float32).reshape(1, -1, 1, 1)
 
-    def read(self, prompts: Prompts, width: int, height: int) -> Arrays:
+    def read(self, run: Run, prompts: Prompts, width: int, height: int) -> Arrays:
         """The prompts, each with its index in the request, as the graph's inputs.
 
-        Raises `invalid_argument` for a place outside of the image and for a mask that cannot be read.
+        Masks that are read count as the stage `prompts`. Raises `invalid_argument` for a place outside of the
+        image and for a mask that cannot be read.
         """
         count, side = len(prompts), self._side
         clicks = [_points(f"prompts[{index}]", prompt, width, height) for index, prompt in prompts]
@@ -56,7 +57,9 @@ class Objects:
             inputs["points"][row, : len(labels)] = np.reshape(xy, (-1, 2))
             inputs["point_labels"][row, : len(labels)] = labels
             if prompt.HasField("mask"):
-                inputs["mask"][row] = mask_prompt.logits_of(f"prompts[{index}].mask", prompt.mask, side)
+                run.go_on()
+                with run.stage("prompts"):
+                    inputs["mask"][row] = mask_prompt.logits_of(f"prompts[{index}].mask", prompt.mask, side)
         return inputs
 
     def find(
@@ -116,8 +119,11 @@ def _chosen(
         chosen = np.array([0]) if _is_stable(logits[0]) else candidates[:1]
     if prompt.HasField("score_threshold"):
         chosen = chosen[iou[chosen] > prompt.score_threshold]
-    clamped = np.clip(logits[chosen], -_CLAMP, _CLAMP)
-    return Kept(iou[chosen].astype(np.float64), None, clamped, fill_holes)
+    return Kept(iou[chosen].astype(np.float64), None, logits[chosen], fill_holes, _clamped)
+
+
+def _clamped(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.clip(logits, -_CLAMP, _CLAMP)
 
 
 def _is_stable(logits: NDArray[np.float32]) -> bool:

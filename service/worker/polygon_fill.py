@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from service.errors import Kind, ServiceError
 
-# Rows of pixels that the edges may cross, all together: a few seconds of work. Upscaled from the students'
-# 288 x 288 logits, the outlines of the largest masks cross no more.
-MAX_CROSSINGS = 10_000_000
+# Rows of pixels that the edges may cross, all together: half a second of work. An outline of a thousand
+# corners on an image of 100 megapixels crosses a tenth of that.
+MAX_CROSSINGS = 1_000_000
 # Crossings computed at once.
 _CHUNK = 1 << 20
 

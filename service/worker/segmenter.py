@@ -53,8 +53,9 @@ class Segmenter:
     def segment(self, request: pb.SegmentRequest, go_on: GoOn = lambda: None) -> pb.SegmentResponse:
         """Answer a request that `prompts.check` and `check` passed and that brings its image's bytes.
 
-        `timings_ms` has the stages `decode`, each graph that ran, and `masks`. Raises ServiceError:
-        `unsupported_image`, `payload_too_large`, `invalid_argument`; and what `go_on` raises.
+        `timings_ms` has the stages `decode`, `prompts` (masks that were sent), each graph that ran, and
+        `masks`. Raises ServiceError: `unsupported_image`, `payload_too_large`, `invalid_argument`; and what
+        `go_on` raises.
         """
         run = Run(self._engine, go_on)
         scene = self._scenes.open(request.image.data, run)
@@ -64,7 +65,7 @@ class Segmenter:
             if is_concept(prompt)
         }
         objects = [(index, prompt) for index, prompt in enumerate(request.prompts) if index not in concepts]
-        clicks = self._objects.read(objects, scene.width, scene.height) if objects else {}
+        clicks = self._objects.read(run, objects, scene.width, scene.height) if objects else {}
         answer = Answer(self._manifest.variant, scene, request.options, self._max_answer_bytes, go_on)
         found: dict[int, Kept] = {}
         if objects:

@@ -173,6 +173,19 @@ def test_malformed_json_is_refused(served: House, body: str) -> None:
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid_argument")
 
 
+@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "undefined", "latin-1"])
+def test_json_in_multipart_is_utf_8_whatever_charset_is_named(served: House, charset: str) -> None:
+    for text, status in ((b"+2AA-", 400), (b"\\ud800", 400), ('{"prompts":[{"text":"é"}]}'.encode(), 200)):
+        body = (
+            b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nx\r\n'
+            b'--b\r\nContent-Disposition: form-data; name="request"\r\n\r\n' + text + b"\r\n--b--\r\n"
+        )
+        kind = f"multipart/form-data; boundary=b; charset={charset}"
+        answer = served.http.post("/v1/segment", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status, answer.text
+    assert _worker(served).asked[-1].prompts[0].text == "é"
+
+
 def test_malformed_multipart_is_refused(served: House) -> None:
     def post(detail: str, **content: Any) -> None:
         answer = served.http.post("/v1/segment", **content)

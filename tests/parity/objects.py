@@ -15,6 +15,7 @@ from service.config import WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.worker.engines import Engine
 from service.worker.objects import Objects
+from service.worker.run import Run
 from service.worker.segmenter import Segmenter
 from service.worker.tokenizer import TextTokenizer
 from tests.parity.goldens import MASKS, Array, Difference, compare
@@ -71,7 +72,8 @@ def objects(
     no_memory = np.array(manifest.constants["no_memory"], np.float32).reshape(1, -1, 1, 1)
     finer = {name: features[name] for name in ("interactive_x2", "interactive_x4")}
     for case in cases(whole):
-        inputs = Objects(manifest).read(list(enumerate(case.prompts)), width, height)
+        prompts = list(enumerate(case.prompts))
+        inputs = Objects(manifest).read(Run(engine, lambda: None), prompts, width, height)
         count = len(case.prompts)
         decoded = engine.run(
             "prompt_decoder",

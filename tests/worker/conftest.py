@@ -38,8 +38,9 @@ class FakeEngine:
     def __init__(self) -> None:
         # Each text's logits; a presence of 100 makes a query's score sigmoid(logit), to the last bit.
         self.logits = np.array([-2.0, 3.0, 0.0, 1.0, -1.0, 2.0], np.float32)
-        # Of an object's first mask: below 0.1 it is unstable.
+        # Of an object's first mask: below 0.1 it is unstable. Its foreground counts `slope` times as much.
         self.clarity = np.float32(1.0)
+        self.slope = np.float32(1.0)
         self.calls: list[str] = []
         self.inputs: dict[str, Arrays] = {}
         self.before: Callable[[str], None] = lambda graph: None
@@ -88,6 +89,7 @@ class FakeEngine:
         logits = (np.arange(4).reshape(1, 4, 1, 1) + 0.5 - rows).astype(np.float32)
         logits = np.repeat(logits, len(tokens), axis=0)
         logits[:, 0] *= self.clarity
+        logits[:, 0] = np.where(logits[:, 0] > 0, self.slope * logits[:, 0], logits[:, 0])
         iou = np.array([0.4, 0.5, 0.7, 0.6]) + 0.01 * tokens[:, np.newaxis]
         return {
             "mask_logits": logits,

@@ -40,7 +40,7 @@ def in_full(data: bytes, side: int) -> Array:
 
 def scale(data: bytes, side: int) -> int:
     with Image.open(io.BytesIO(data)) as image:
-        return jpeg.reduce(image, data, side)
+        return jpeg.reduce(image, jpeg.markers(data), side)
 
 
 def alike(seen: Array, expected: Array) -> None:
@@ -110,4 +110,12 @@ def test_a_file_of_endless_scans_is_refused() -> None:
     with pytest.raises(ServiceError) as refused:
         decode(data[:end] + data[last:end] * (101 - present) + data[end:], LIMITS, 24)
     assert refused.value.kind == Kind.UNSUPPORTED_IMAGE
-    assert refused.value.detail == "image is a JPEG file of 101 scans; the limit is 100."
+    assert refused.value.detail == "image is a JPEG file of over 100 scans, which is the limit."
+
+
+def test_a_file_of_endless_segments_is_refused() -> None:
+    data = saved(landscape(64, 64), "JPEG")
+    assert decode(data[:2] + b"\xff\xfe\x00\x02" * 9_900 + data[2:], LIMITS, 24).width == 64
+    with pytest.raises(ServiceError) as refused:
+        decode(data[:2] + b"\xff\xfe\x00\x02" * 10_001 + data[2:], LIMITS, 24)
+    assert refused.value.detail == "image is a JPEG file of over 10,000 segments, which is the limit."

@@ -7,10 +7,14 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from service.errors import Kind
+from model_store.artifact import TOKENIZER, Artifact
+from service.config import WorkerSettings
+from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.worker.objects import fill_holes
-from tests.worker.conftest import Client, Start, asking, run
+from service.worker.segmenter import Segmenter
+from service.worker.tokenizer import TextTokenizer
+from tests.worker.conftest import Client, FakeEngine, Start, asking, run
 
 CLICK = pb.Prompt(points=[pb.Point(x=40, y=10)])
 BOX = pb.Prompt(box=pb.Box(x0=8, y0=10, x1=40, y1=20))
@@ -175,6 +179,38 @@ def test_logits_of_an_object_are_the_references_and_come_back_as_a_mask(start: S
             assert np.array_equal(client.engine.inputs["prompt_decoder"]["mask"][0], values)
 
     run(scenario())
+
+
+def test_a_mask_is_enlarged_from_logits_that_nothing_has_clamped(start: Start) -> None:
+    async def scenario() -> None:
+        async with start() as client:
+            client.engine.clarity = np.float32(200)
+            (segment,) = (await client.segment(asking(CLICK))).results[0].segments
+            # Rows of 100, -100, ...: clamped or not, they change sign half way between their centres.
+            assert segment.area == ROWS * 80
+            client.engine.slope = np.float32(4)
+            (steep,) = (await client.segment(asking(CLICK))).results[0].segments
+        # 200 above -50: the sign changes four fifths of the way down, and not half.
+        assert steep.box.y1 > segment.box.y1
+
+    run(scenario())
+
+
+def test_no_mask_is_read_once_nobody_waits(artifact: Artifact) -> None:
+    """Whoever asked leaves while the first of two masks is read: the second, which is none, is not seen."""
+    manifest, asked = artifact.manifest, []
+
+    def go_on() -> None:
+        asked.append(True)
+        if len(asked) > 1:
+            raise ServiceError(Kind.DEADLINE_EXCEEDED, "gone")
+
+    spoilt = pb.Prompt(mask=pb.Mask(height=8, width=8, rle="!"))
+    tokenize = TextTokenizer(artifact.folder / TOKENIZER, manifest.context_length, manifest.tokens)
+    segmenter = Segmenter(manifest, FakeEngine(), tokenize, WorkerSettings())
+    with pytest.raises(ServiceError) as refused:
+        segmenter.segment(asking(MASK, spoilt), go_on)
+    assert refused.value.kind is Kind.DEADLINE_EXCEEDED
 
 
 OUTSIDE = {
