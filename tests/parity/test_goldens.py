@@ -13,6 +13,8 @@ from tests.parity.measure import measure, opened
 from tests.parity.objects import final_masks
 from tests.parity.table import BF16, F32, Column, Measured
 
+# An import takes a minute or two, and three on a busy machine; so does measuring a whole student on an engine.
+pytestmark = pytest.mark.timeout(2400)
 SUBJECTS = [
     pytest.param(SMALLEST, id=SMALLEST.name),
     *(pytest.param(each, id=each.name, marks=pytest.mark.slow) for each in (FILLED, *OTHERS)),
