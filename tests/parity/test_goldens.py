@@ -13,7 +13,7 @@ from tests.parity.measure import measure, opened
 from tests.parity.objects import final_masks
 from tests.parity.table import BF16, F32, Column, Measured
 
-# An import takes a minute or two, and three on a busy machine; so does measuring a whole student on an engine.
+# An import takes a minute or two, and four on a busy machine; so does measuring a whole student.
 pytestmark = pytest.mark.timeout(2400)
 SUBJECTS = [
     pytest.param(SMALLEST, id=SMALLEST.name),
