@@ -24,12 +24,19 @@ PARTS: Mapping[str, str] = {
     "interactive neck": "interactive_neck.",
     "prompt decoder": "objects.",
 }
+# No stage trains these: every released file that has them has SAM3's.
+UNTRAINED_PARTS = ("geometry encoder", "interactive neck", "prompt decoder")
 CONCEPT_PARTS = ("concept neck", "text encoder", "geometry encoder", "detector", "mask head")
 OBJECT_PARTS = ("interactive neck", "prompt decoder")
 
 _MOBILECLIP_ROWS = "detector.backbone.language_backbone.encoder.positional_embedding.pos_embed.pos_embed"
 _SAM3_ROWS = "detector.backbone.language_backbone.encoder.positional_embedding"
 _PATCH_ROWS = "detector.backbone.vision_backbone.trunk.pos_embed"
+
+# Rows of the position table that files have where nobody cut it, whatever their texts.
+FULL_TABLE = 77
+# Types of weights that files are saved in.
+_KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Tensors = Mapping[str, Tensor]
 
@@ -60,11 +67,18 @@ class Assembly:
     lacking: tuple[str, ...]
 
 
+def shapes_in_file(sizes: Sizes) -> dict[str, torch.Size]:
+    """The shape of every tensor that a student takes from its file, by key."""
+    whole = shapes(blank(sizes))
+    return _expected(whole, sources(whole))
+
+
 def position_rows(tensors: Tensors) -> int:
     """Rows of the text position table: the longest text the file was made for, in tokens; 0 without one."""
-    if _MOBILECLIP_ROWS in tensors and tensors[_MOBILECLIP_ROWS].dim() == 4:
-        return tensors[_MOBILECLIP_ROWS].shape[2]
-    return tensors[_SAM3_ROWS].shape[0] if _SAM3_ROWS in tensors else 0
+    for key, dimensions, counted in ((_MOBILECLIP_ROWS, 4, 2), (_SAM3_ROWS, 2, 0)):
+        if key in tensors and tensors[key].dim() == dimensions:
+            return tensors[key].shape[counted]
+    return 0
 
 
 def assemble(
@@ -74,7 +88,8 @@ def assemble(
 
     Args:
         tensors: by canonical key, see `checkpoint.read`.
-        fill: the second file's, for the parts that the first lacks altogether.
+        fill: the second file's, for the parts that the first lacks altogether: those that no stage trains,
+            and the others only if it is of the same image encoder.
         interpolate_positions: a longer position table is resized to the context instead of cut to it.
 
     Raises:
@@ -90,10 +105,12 @@ def assemble(
             f"none of the file's {len(tensors)} keys is of the image encoder {sizes.trunk or 'of SAM3'}: it "
             f"is a file of another model; its keys: {listed(sorted(tensors))}"
         )
-    taken = {key: part for key, part in part_of.items() if part in absent and fill and key in fill}
+    taken = _taken(_expected(whole, origin), part_of, absent, fill or {})
+    if fill is not None and absent and not taken:
+        raise CheckpointError(f"the second file has none of what the first lacks: {listed(sorted(absent))}")
     lacking = tuple(part for part in PARTS if part in absent - set(taken.values()))
     abilities = _abilities(lacking)
-    merged = dict(tensors) | {key: fill[key] for key in taken} if fill else tensors
+    merged = dict(tensors) | {key: fill[key] for key in taken} if fill is not None else tensors
     wanted = {name: origin[name] for name in shapes(blank(sizes, abilities))}
     expected = _expected(whole, wanted)
     values = {
@@ -101,17 +118,29 @@ def assemble(
         for key in expected
         if key in merged
     }
-    known = {key: unused_group(key) or part_of.get(key) for key in tensors if key not in expected}
-    _check(values, expected, [key for key, group in known.items() if group is None])
+    known = {key: part_of.get(key) or unused_group(key) for key in tensors if key not in expected}
+    _check(
+        values, expected, [key for key, group in known.items() if group is None], set(taken.values()), part_of
+    )
     audit = Audit(
         keys=len(tensors),
         used=sum(key in tensors for key in expected),
         unused_groups=dict(sorted(Counter(group for group in known.values() if group).items())),
-        position_rows=position_rows(tensors),
+        position_rows=position_rows(merged),
         filled=dict(Counter(part for key, part in taken.items() if key in expected)),
     )
     weights = {name: _third(values[source.key], source.third) for name, source in wanted.items()}
     return Assembly(abilities, weights, audit, lacking)
+
+
+def _taken(
+    shapes_by_key: Mapping[str, torch.Size], part_of: Mapping[str, str], absent: set[str], fill: Tensors
+) -> dict[str, str]:
+    """The keys that come from the second file, and their parts."""
+    trunk = [key for key, part in part_of.items() if part == "image encoder"]
+    same = all(key in fill and fill[key].shape == shapes_by_key[key] for key in trunk)
+    allowed = absent if same else absent & set(UNTRAINED_PARTS)
+    return {key: part for key, part in part_of.items() if part in allowed and key in fill}
 
 
 def _part(name: str) -> str:
@@ -144,12 +173,12 @@ def _expected(whole: Mapping[str, torch.Size], wanted: Mapping[str, Source]) -> 
 
 def _prepared(key: str, value: Tensor, context: int, interpolate: bool) -> Tensor:
     """A tensor as the networks take it: tables of positions have as many rows as there are positions."""
-    if key == _MOBILECLIP_ROWS and value.dim() == 4:
-        if interpolate and value.shape[2] != context:
+    if key == _MOBILECLIP_ROWS and value.dim() == 4 and value.numel():
+        if interpolate and value.shape[2] != context and value.dtype in _KINDS:
             # What code did whose table is longer than its texts: rows between rows, and columns as they are.
             return F.interpolate(value.float(), size=(context, value.shape[3]), mode="bilinear")
         return value[:, :, :context]
-    if key == _SAM3_ROWS:
+    if key == _SAM3_ROWS and value.dim() == 2:
         return value[:context]
     if key == _PATCH_ROWS and value.dim() == 3 and value.shape[1] % 2:
         # The first row is that of a class token that SAM3 does not have.
@@ -157,17 +186,27 @@ def _prepared(key: str, value: Tensor, context: int, interpolate: bool) -> Tenso
     return value
 
 
-def _check(values: Tensors, expected: Mapping[str, torch.Size], unexpected: list[str]) -> None:
-    wrong = [
-        f"{key} {tuple(value.shape)} instead of {tuple(expected[key])}"
-        for key, value in values.items()
-        if value.shape != expected[key]
-    ]
+def _check(
+    values: Tensors,
+    expected: Mapping[str, torch.Size],
+    unexpected: list[str],
+    filled: set[str],
+    part_of: Mapping[str, str],
+) -> None:
+    def named(key: str) -> str:
+        return f"{key} (of the file that fills)" if part_of[key] in filled else key
+
+    fits = {key: value for key, value in values.items() if value.shape == expected[key]}
     faults = {
-        "missing": [key for key in expected if key not in values],
+        "missing": [named(key) for key in expected if key not in values],
         "unexpected": unexpected,
-        "of the wrong shape": wrong,
-        "not finite or no floating point": [key for key, value in values.items() if not _sound(value)],
+        "of the wrong shape": [
+            f"{named(key)} {tuple(value.shape)} instead of {tuple(expected[key])}"
+            for key, value in values.items()
+            if key not in fits
+        ],
+        # Only what has its shape is looked at: another may be of any size.
+        "not finite or no floating point": [named(key) for key, value in fits.items() if not _sound(value)],
     }
     told = [f"{len(keys)} keys are {fault}: {listed(keys)}" for fault, keys in faults.items() if keys]
     if told:
@@ -175,7 +214,7 @@ def _check(values: Tensors, expected: Mapping[str, torch.Size], unexpected: list
 
 
 def _sound(value: Tensor) -> bool:
-    return value.is_floating_point() and bool(torch.isfinite(value).all())
+    return value.dtype in _KINDS and bool(torch.isfinite(value.to(torch.float32)).all())
 
 
 def _third(value: Tensor, third: int | None) -> Tensor:

@@ -33,9 +33,9 @@ def read(path: Path) -> dict[str, Tensor]:
             tensors, or holds one twice.
     """
     entries = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    odd = [key for key, value in entries.items() if not isinstance(value, Tensor)]
+    odd = [key for key, value in entries.items() if not _is_plain(value)]
     if odd:
-        raise CheckpointError(f"{path.name} holds something other than tensors: {listed(odd)}")
+        raise CheckpointError(f"{path.name} holds something other than plain tensors: {listed(odd)}")
     tensors = {canonical(key): value for key, value in entries.items()}
     if len(tensors) != len(entries):
         raise CheckpointError(f"{path.name} holds {len(entries) - len(tensors)} keys more than once")
@@ -48,6 +48,17 @@ def listed(keys: list[str]) -> str:
     return ", ".join(keys[:_SHOWN]) + more
 
 
+def _is_plain(value: object) -> bool:
+    """A tensor whose numbers all lie in the file, one after the other."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not (value.is_meta or value.is_nested)
+        # A number that stands for many would make a small file a large tensor.
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
 def _safetensors(path: Path) -> dict[str, Any]:
     try:
         return dict(safetensors.torch.load_file(path))
@@ -55,9 +66,20 @@ def _safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.name} cannot be read: {error}") from error
 
 
+def _spoilt(path: Path) -> str | None:
+    """The first record of a zip file whose bytes are not those that were written; torch does not look."""
+    with zipfile.ZipFile(path) as file:
+        return file.testzip()
+
+
 def _pickled(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip and (spoilt := _spoilt(path)):
+            raise CheckpointError(f"{path.name} is damaged: the checksum of {spoilt} in it is wrong")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         reason = "it is damaged, or holds objects other than tensors, which are never loaded"
         raise CheckpointError(f"{path.name} is refused: {reason}") from error

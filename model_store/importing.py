@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model_store import artifact, checkpoint, registry, tokenizer
 from model_store.artifact import Manifest, StoreError
-from model_store.assembly import CONCEPT_PARTS, OBJECT_PARTS, assemble, position_rows
+from model_store.assembly import CONCEPT_PARTS, FULL_TABLE, OBJECT_PARTS, assemble, position_rows
 from model_store.export import Report, export
 from model_store.networks.sizes import Sizes, sizes_of
 from model_store.networks.student import Student, blank, build, shapes
@@ -72,7 +72,7 @@ def import_checkpoint(
         source["filled_from"] = _file(fill_from, origins or {})
     report("audit weights", 1.0)
     student = build(sizes, assembly.weights, assembly.abilities)
-    texts = sizes.text.network != "sam3" if texts is None else texts
+    texts = sizes.text.by_default if texts is None else texts
     return make(
         variant,
         student,
@@ -100,7 +100,7 @@ def synthesize(name: str, store: Path, report: Report) -> Path:
     report("calibrate scores", 1.0)
     account = {"keys": len(made), "used": len(made), "unused_groups": {}, "position_rows": 0, "filled": {}}
     student = build(sizes, made)
-    texts = sizes.text.network != "sam3"
+    texts = sizes.text.by_default
     return make(variant, student, store, report, {"recipe": RECIPE}, account, texts=texts)
 
 
@@ -132,7 +132,7 @@ def make(
     with staged(store, variant.name) as folder:
         graphs = export(student, folder, report, texts=texts)
         report("write artefact", 0.0)
-        tokenizer.build().save(str(folder / artifact.TOKENIZER))
+        (folder / artifact.TOKENIZER).write_text(tokenizer.build().to_str(pretty=True), encoding="utf-8")
         manifest = Manifest(
             variant=variant.name,
             image_encoder=variant.image_encoder,
@@ -159,7 +159,8 @@ def make(
 
 
 def _check_context(name: str, sizes: Sizes, rows: int) -> None:
-    if 0 < rows < sizes.text.context:
+    # Padding takes part in what a text encoder makes of a text: a table for other texts is another model's.
+    if rows not in (0, sizes.text.context, FULL_TABLE):
         raise StoreError(
             f"the file's position table has {rows} rows, and {name} reads texts of {sizes.text.context} "
             f"tokens: it is another variant's, or --context {rows} is meant"

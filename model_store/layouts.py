@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_store.artifact import StoreError
-from model_store.networks.keys import canonical, sources
+from model_store.assembly import FULL_TABLE, shapes_in_file
+from model_store.networks.keys import canonical
 from model_store.networks.sizes import sizes_of
-from model_store.networks.student import blank, shapes
 from model_store.registry import Variant
 
 Shapes = dict[str, tuple[int, ...]]
@@ -31,20 +31,21 @@ _SHORT = {
     "tiny_vit_11m": "tv_m",
     "tiny_vit_21m": "tv_l",
 }
+# All but the trunk is alike in every file of Stage 1 and in SAM3's own.
+_ANY_IMAGE = "ev_m_notext"
 _PERCEIVER = "stage2_efficient_tracker_ev_m"
 _TRUNK = "detector.backbone.vision_backbone.trunk."
 _TEXT = "detector.backbone.language_backbone."
 _POSITIONS = _TEXT + "encoder.positional_embedding.pos_embed.pos_embed"
 # What Stage 3 leaves out of its files.
 STAGE_3_LEFT_OUT = ("detector.geometry_encoder.", "detector.backbone.vision_backbone.sam2_convs.", "tracker.")
-# Rows of the position table that Stage 1's code made, whatever it read.
-_FULL_TABLE = 77
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A released file, without its values."""
 
+    # By the file's own keys, which `keys.canonical` makes those of a full checkpoint.
     shapes: Shapes
     # True: every key is one that a layout lists. False: some follow from our own networks.
     verified: bool
@@ -61,23 +62,32 @@ def layout_of(variant: Variant, folder: Path) -> Layout:
     Raises:
         StoreError: the folder lacks a layout that is needed.
     """
-    if variant.image_encoder not in _SHORT:
-        return Layout(_own(variant), verified=False)
-    image = _read(folder, f"{_SHORT[variant.image_encoder]}_notext")
+    trunk, trunk_verified = _trunk(variant, folder)
     if variant.memory == "perceiver":
         tracker = _read(folder, _PERCEIVER)
-        trunk = {key: shape for key, shape in image.items() if key.startswith(_TRUNK)}
-        rest = {key: shape for key, shape in tracker.items() if not key.startswith(_TRUNK)}
-        return Layout(trunk | rest, verified=True)
+        rest = {key: shape for key, shape in tracker.items() if not canonical(key).startswith(_TRUNK)}
+        return Layout(trunk | rest, trunk_verified)
+    image = {key: shape for key, shape in _read(folder, _ANY_IMAGE).items() if not key.startswith(_TRUNK)}
     if variant.stage == "stage3" and variant.released:
         image = {key: shape for key, shape in image.items() if not key.startswith(STAGE_3_LEFT_OUT)}
-    if variant.text_encoder == "sam3":
-        text, verified = _own(variant), False
-    else:
-        text, verified = _read(folder, f"ev_m_{variant.text_encoder}"), True
-        rows = _FULL_TABLE if variant.positions == "interpolated" else variant.context_length
+    text, text_verified = _text(variant, folder)
+    return Layout(trunk | image | text, trunk_verified and text_verified)
+
+
+def _trunk(variant: Variant, folder: Path) -> tuple[Shapes, bool]:
+    verified = variant.image_encoder in _SHORT
+    whole = _read(folder, f"{_SHORT[variant.image_encoder]}_notext") if verified else _own(variant)
+    return {key: shape for key, shape in whole.items() if key.startswith(_TRUNK)}, verified
+
+
+def _text(variant: Variant, folder: Path) -> tuple[Shapes, bool]:
+    verified = variant.text_encoder != "sam3"
+    whole = _read(folder, f"ev_m_{variant.text_encoder}") if verified else _own(variant)
+    text = {key: shape for key, shape in whole.items() if key.startswith(_TEXT)}
+    if verified:
+        rows = FULL_TABLE if variant.positions == "interpolated" else variant.context_length
         text[_POSITIONS] = (1, 1, rows, text[_POSITIONS][3])
-    return Layout(image | {key: shape for key, shape in text.items() if key.startswith(_TEXT)}, verified)
+    return text, verified
 
 
 def _read(folder: Path, name: str) -> Shapes:
@@ -87,13 +97,9 @@ def _read(folder: Path, name: str) -> Shapes:
             keys: Mapping[str, Mapping[str, list[int]]] = json.load(file)["keys"]
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{path} is no layout of a checkpoint: {error}") from error
-    return {canonical(key): tuple(entry["shape"]) for key, entry in keys.items()}
+    return {key: tuple(entry["shape"]) for key, entry in keys.items()}
 
 
 def _own(variant: Variant) -> Shapes:
     """The keys that our networks read, and nothing else."""
-    whole = shapes(blank(sizes_of(variant)))
-    return {
-        source.key: tuple(whole[name]) if source.third is None else (3 * whole[name][0], *whole[name][1:])
-        for name, source in sources(whole).items()
-    }
+    return {key: tuple(shape) for key, shape in shapes_in_file(sizes_of(variant)).items()}

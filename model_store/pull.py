@@ -42,11 +42,6 @@ def pullable(name: str) -> registry.Variant:
     return variant
 
 
-def rows(variant: registry.Variant) -> list[registry.Variant]:
-    """The variants whose files are needed: its own, and the one that holds what its own file lacks."""
-    return [variant, registry.find(variant.fill_from)] if variant.fill_from else [variant]
-
-
 def pull_file(variant: registry.Variant, revision: str | None, report: Report) -> Pulled:
     """The variant's released file. Arguments, result and errors as for `fetch`."""
     return fetch(variant.repository, variant.file, variant.aliases, revision, report)

@@ -78,6 +78,11 @@ def variants() -> Mapping[str, Variant]:
     return MappingProxyType(rows)
 
 
+def files_of(variant: Variant) -> list[Variant]:
+    """The variants whose files one needs: its own, and the one that holds what its own file lacks."""
+    return [variant, find(variant.fill_from)] if variant.fill_from else [variant]
+
+
 def find(name: str) -> Variant:
     """The variant of that name.
 

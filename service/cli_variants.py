@@ -148,6 +148,7 @@ def pull(
 
     HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to every tool of the hub.
     """
+    from model_store import registry
     from service.config import StoreSettings
 
     folder = settings_of(StoreSettings, store=store).store
@@ -156,7 +157,7 @@ def pull(
     # What only the import needs is missed before the transfer.
     need_packages(("torch", "transformers", "timm", "onnx", "onnxscript"), "import")
     with _progress() as report:
-        pulled = [pulling.pull_file(each, revision, report) for each in pulling.rows(variant)]
+        pulled = [pulling.pull_file(each, revision, report) for each in registry.files_of(variant)]
         importing = need("model_store.importing", "import")
         made = importing.import_checkpoint(
             name,

@@ -31,6 +31,8 @@ COLUMNS = (
     "f32 difference",
 )
 _READY_S = 300.0
+# What a student's import may take. SAM3's own encoders are larger than any student.
+_MAX_PEAK_BYTES = 6e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +68,25 @@ def check(variant: "Variant", layouts: Path, *, with_text: bool) -> list[str]:
 def _make(variant: "Variant", layouts: Path, folder: Path, *, with_text: bool) -> Made:
     from model_store import registry
 
-    selfcheck = need("model_store.selfcheck", "import")
-    layout_of = need("model_store.layouts", "import").layout_of
+    layout = need("model_store.layouts", "import").layout_of(variant, layouts)
     arguments = ["import", variant.name, "--store", str(folder / "store")]
-    rows = [variant, registry.find(variant.fill_from)] if variant.fill_from else [variant]
-    described = [layout_of(row, layouts) for row in rows]
-    for option, row, layout in zip(("--checkpoint", "--fill-from"), rows, described, strict=False):
+    for option, row in zip(("--checkpoint", "--fill-from"), registry.files_of(variant), strict=False):
         file = folder / f"{row.name}.pt"
-        selfcheck.write_checkpoint(row, layout, file)
+        _run([sys.executable, "-m", "model_store.selfcheck", row.name, str(layouts), str(file)])
         arguments += [option, str(file)]
     started = time.monotonic()
-    peak_bytes = _run([*arguments, *(["--with-text"] if with_text else [])])
+    command = [sys.executable, "-m", "service.cli", "variants", *arguments]
+    peak_bytes = _run([*command, *(["--with-text"] if with_text else [])])
     seconds = time.monotonic() - started
     for file in folder.glob("*.pt"):
         file.unlink()
-    return Made(
-        folder / "store" / variant.name,
-        described[0].verified,
-        described[0].parameters,
-        seconds,
-        peak_bytes,
-    )
+    if peak_bytes > _MAX_PEAK_BYTES and variant.image_encoder != "sam3_vit" and not with_text:
+        raise CommandError(f"its import took {peak_bytes / 1e9:.1f} GB; the limit is 6 GB.")
+    return Made(folder / "store" / variant.name, layout.verified, layout.parameters, seconds, peak_bytes)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    """Run `efficientsam3 variants ...`; the largest resident memory it had, in bytes."""
-    command = [sys.executable, "-m", "service.cli", "variants", *arguments]
+def _run(command: Sequence[str]) -> int:
+    """Run a command; the largest resident memory it had, in bytes."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
@@ -99,7 +94,7 @@ def _run(arguments: Sequence[str]) -> int:
         if process.returncode:
             log.seek(0)
             last = log.read().strip().rpartition("\n")[2].removeprefix("efficientsam3: ")
-            raise CommandError(f"{arguments[1]}: {last or f'exit code {process.returncode}'}")
+            raise CommandError(last or f"{command[2]} ended with exit code {process.returncode}")
     # Linux counts in KiB, macOS in bytes.
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

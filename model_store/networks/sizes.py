@@ -23,6 +23,8 @@ class TextSizes:
     vocabulary: int = 49_408
     # Which network the numbers are for.
     network: TextNetwork = "mobileclip"
+    # True: it is exported unless someone says otherwise.
+    by_default: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ TEXTS = {
     "mobileclip_s0": TextSizes(context=0, width=512, layers=6, heads=8, convolutional_ends=True),
     "mobileclip_s1": TextSizes(context=0, width=512, layers=12, heads=8),
     "mobileclip2_l": TextSizes(context=0, width=768, layers=12, heads=12),
-    "sam3": TextSizes(context=0, width=1024, layers=24, heads=16, network="sam3"),
+    "sam3": TextSizes(context=0, width=1024, layers=24, heads=16, network="sam3", by_default=False),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_store import artifact, importing, registry
+from model_store import artifact, checkpoint, importing, registry
 from model_store.artifact import StoreError
 from model_store.assembly import OBJECT_PARTS, assemble
 from model_store.checkpoint import CheckpointError
@@ -33,12 +33,16 @@ def test_a_file_without_the_interactive_side_finds_concepts(released: Tensors, s
     assert not [name for name in made.weights if name.startswith(("interactive_neck.", "objects."))]
 
 
-def test_a_file_of_the_tracker_alone_segments_objects(released: Tensors, sizes: Sizes) -> None:
+def test_a_file_of_the_tracker_alone_segments_objects(
+    released: Tensors, sizes: Sizes, tmp_path: Path
+) -> None:
     """As Stage 2 saves it: no `tracker.` before its keys."""
     tracker = _without(
         released, GEOMETRY, "detector.transformer", "detector.segmentation_head", "detector.dot"
     )
-    made = assemble(sizes, tracker)
+    path = tmp_path / "file.pt"
+    torch.save({key.removeprefix("tracker."): value for key, value in tracker.items()}, path)
+    made = assemble(sizes, checkpoint.read(path))
     assert made.abilities.objects and not made.abilities.concepts
     assert made.lacking == ("geometry encoder", "detector", "mask head")
     assert made.audit.unused_groups["concept neck"] and made.audit.unused_groups["text encoder"]
@@ -63,6 +67,35 @@ def test_missing_parts_come_from_the_second_file_and_nothing_else_does(
         filled = name.startswith(("detector.geometry.", "interactive_neck.", "objects."))
         assert torch.equal(weight, whole.weights[name] + filled), name
     assert made.audit.used + sum(made.audit.filled.values()) == whole.audit.used
+
+
+def test_a_second_file_that_has_nothing_to_give_is_refused(released: Tensors, sizes: Sizes) -> None:
+    lacking = _without(released, INTERACTIVE, TRACKER)
+    with pytest.raises(
+        CheckpointError, match="second file has none of what the first lacks: interactive neck"
+    ):
+        assemble(sizes, lacking, {"foo": torch.zeros(1)})
+    assert assemble(sizes, lacking).abilities.concepts
+
+
+def test_what_was_trained_comes_from_a_file_of_the_same_image_encoder_alone(
+    released: Tensors, sizes: Sizes
+) -> None:
+    neck, trunk = "detector.backbone.vision_backbone.convs.", "detector.backbone.vision_backbone.trunk."
+    lacking = _without(released, neck)
+    assert assemble(sizes, lacking, released).audit.filled.keys() == {"concept neck"}
+    other = _without(released, trunk)
+    with pytest.raises(CheckpointError, match="none of what the first lacks: concept neck"):
+        assemble(sizes, lacking, other)
+
+
+def test_a_fault_in_the_second_file_is_told_as_its(released: Tensors, sizes: Sizes) -> None:
+    key = GEOMETRY + "label_embed.weight"
+    spoilt = released | {key: torch.full_like(released[key], torch.nan)}
+    with pytest.raises(CheckpointError, match=rf"not finite.*{key} \(of the file that fills\)"):
+        assemble(sizes, _without(released, GEOMETRY), spoilt)
+    with pytest.raises(CheckpointError, match=rf"missing: {key} \(of the file that fills\)"):
+        assemble(sizes, _without(released, GEOMETRY), _without(released, key))
 
 
 def test_half_a_part_is_a_fault_and_is_not_filled(released: Tensors, sizes: Sizes) -> None:

@@ -120,6 +120,14 @@ def _spoil(tensors: Tensors) -> None:
     tensors[HEAD] = torch.full_like(tensors[HEAD], float("nan"))
 
 
+def _overflow(tensors: Tensors) -> None:
+    tensors[HEAD] = torch.full_like(tensors[HEAD], 1e300, dtype=torch.float64)
+
+
+def _make_tiny_floats(tensors: Tensors) -> None:
+    tensors[HEAD] = tensors[HEAD].to(torch.float8_e4m3fn)
+
+
 def _make_whole_numbers(tensors: Tensors) -> None:
     tensors[HEAD] = tensors[HEAD].to(torch.int64)
 
@@ -132,6 +140,8 @@ def _make_whole_numbers(tensors: Tensors) -> None:
         (_reshape, rf"1 keys are of the wrong shape: {HEAD} \(3, 128, 1, 1\) instead of \(16, 128, 1, 1\)"),
         (_shorten, r"1 keys are of the wrong shape: .*pos_embed \(1, 1, 2, 16\) instead of \(1, 1, 6, 16\)"),
         (_spoil, rf"1 keys are not finite or no floating point: {HEAD}"),
+        (_overflow, rf"1 keys are not finite or no floating point: {HEAD}"),
+        (_make_tiny_floats, rf"1 keys are not finite or no floating point: {HEAD}"),
         (_make_whole_numbers, rf"1 keys are not finite or no floating point: {HEAD}"),
     ],
 )
@@ -174,6 +184,21 @@ def _another_model(path: Path, released: Tensors) -> None:
     torch.save({"layer4.conv1.weight": torch.zeros(2, 2)}, path)
 
 
+def _a_small_file_of_a_large_tensor(path: Path, released: Tensors) -> None:
+    torch.save({**released, HEAD: torch.zeros(1).expand(1 << 21, 1 << 21)}, path)
+
+
+def _a_sparse_tensor(path: Path, released: Tensors) -> None:
+    torch.save({**released, HEAD: torch.eye(3).to_sparse()}, path)
+
+
+def _a_flipped_bit(path: Path, released: Tensors) -> None:
+    torch.save({"model": released}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def _a_broken_zip(path: Path, released: Tensors) -> None:
     torch.save({"model": released}, path)
     content = bytearray(path.read_bytes())
@@ -188,8 +213,11 @@ def _a_broken_zip(path: Path, released: Tensors) -> None:
         (_hostile_pickle, "holds objects other than tensors, which are never loaded"),
         (_truncated, "file.pt (cannot be read|is refused)"),
         (_a_broken_zip, "file.pt (cannot be read|is refused)"),
+        (_a_flipped_bit, "file.pt is damaged: the checksum of .* in it is wrong"),
+        (_a_small_file_of_a_large_tensor, f"holds something other than plain tensors: {HEAD}"),
+        (_a_sparse_tensor, f"holds something other than plain tensors: {HEAD}"),
         (_empty, "file.pt cannot be read"),
-        (_no_tensors, "holds something other than tensors: epoch"),
+        (_no_tensors, "holds something other than plain tensors: epoch"),
         (_a_list, "holds no tensors by name"),
         (_another_model, "it is a file of another model; its keys: detector.layer4.conv1.weight"),
     ],

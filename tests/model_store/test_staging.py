@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model_store.artifact import StoreError
 from model_store.staging import staged
 
 
@@ -47,5 +48,23 @@ def test_what_a_killed_process_left_is_swept_and_what_runs_is_not(tmp_path: Path
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert running.exists()
-    _fill(tmp_path, "two")
+    with staged(tmp_path, "b"):
+        pass
+    assert {each.name for each in tmp_path.iterdir()} == {"a", "b"}, "whoever comes next sweeps"
+
+
+def test_an_artefact_on_its_way_out_comes_back_where_the_process_was_killed(tmp_path: Path) -> None:
+    _fill(tmp_path, "one")
+    left = tmp_path / ".importing-a~x"
+    (left / "new").mkdir(parents=True)
+    (tmp_path / "a").rename(left / "old")
+    with pytest.raises(ZeroDivisionError), staged(tmp_path, "a"):
+        raise ZeroDivisionError
+    assert (tmp_path / "a" / "file").read_text() == "one"
     assert [each.name for each in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"no room in {tmp_path}"), staged(tmp_path, "a"):
+        Path("/dev/full").write_bytes(bytes(1 << 16))
+    assert not list(tmp_path.iterdir())
