@@ -1,7 +1,7 @@
 """A checkpoint in a variant's released layout, filled with weights of our own recipe.
 
-`python -m model_store.selfcheck VARIANT LAYOUTS FILE` writes it in a process of its own: what that takes is not
-counted where the file's import is measured.
+`python -m model_store.selfcheck VARIANT LAYOUTS FILE` writes it in a process of its own, whose memory is not
+counted as the import's.
 """
 
 import sys
