@@ -53,10 +53,12 @@ _GAINS = (
     (r"depth_conv\.conv\.weight$", 2.0),
     (r"point_conv\.conv\.weight$", 1.3),
 )
-_TRANSPOSED = re.compile(r"scale_layers\.\d\.weight$")
+_TRANSPOSED = re.compile(r"(scale_layers\.\d|upscale_conv\d)\.weight$")
 # Kernels whose cells are alike. Else transposed ones draw checkerboards, and 3x3 ones on the way to the
 # masks draw noise, where a trained student's masks are blobs that cost little to encode.
-_FLAT = re.compile(r"(scale_layers\.\d|neck\.levels\.\d\.proj2|masks\.pixels\.conv_layers\.\d)\.weight$")
+_FLAT = re.compile(
+    r"(scale_layers\.\d|upscale_conv\d|neck\.levels\.\d\.proj2|masks\.pixels\.conv_layers\.\d)\.weight$"
+)
 
 
 def weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
