@@ -6,12 +6,17 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.command import run_command
 from tests.redis_server import RedisServer
 from tests.released import import_released
 
 pytest_plugins = ["tests.small_student"]
+
+# What fails today fails tomorrow, and on another machine.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,11 @@ def test_a_signal_stops_it_and_leaves_nothing(start: Start, number: signal.Signa
     workers, folder = served.workers(), served.folder()
     assert len(workers) == 4
     assert folder.stat().st_mode & 0o777 == 0o700
+    # A variant is ready with its first worker; on a busy machine the second comes a while later.
+    for _ in range(600):
+        if len(list(folder.iterdir())) == 4:
+            break
+        time.sleep(0.05)
     assert len(list(folder.iterdir())) == 4
     served.process.send_signal(number)
     assert served.process.wait(30) == 0
