@@ -94,7 +94,7 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     engine: EngineName = "auto"
     """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where installed, else onnxruntime."""
     precision: Precision = "auto"
-    """`auto`: what the engine finds fastest on this processor (bf16 with AMX or AVX-512 BF16); `f32` for parity."""
+    """`auto`: what the engine finds fastest on this processor (bf16 where it has it); `f32` for parity."""
     graph_precision: dict[str, Precision] = Field(default_factory=dict)
     """Precision by graph, over `precision`: `{"text_encoder": "f32"}`."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
