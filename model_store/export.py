@@ -21,6 +21,7 @@ from torch import nn
 
 from model_store import sample
 from model_store.artifact import Graph, StoreError, Tensor, sha256_of
+from model_store.halves import halve
 from model_store.networks.graphs import GraphSpec, graphs
 from model_store.networks.roi import translations
 from model_store.networks.student import Student
@@ -38,7 +39,9 @@ class ExportError(StoreError):
     """A graph could not be exported, or does not agree with its torch module."""
 
 
-def export(student: Student, folder: Path, report: Report, *, texts: bool = True) -> dict[str, Graph]:
+def export(
+    student: Student, folder: Path, report: Report, *, texts: bool = True, halves: bool = False
+) -> dict[str, Graph]:
     """Writes `<graph>.onnx` for every graph of the student into the folder.
 
     Each is run by onnxruntime on what the sample picture and text give it, and compared with torch.
@@ -46,6 +49,8 @@ def export(student: Student, folder: Path, report: Report, *, texts: bool = True
     Args:
         report: called with ("export <graph>" or "check <graph>", fraction 0..1).
         texts: False leaves the text encoder out.
+        halves: True keeps the weights as f16 in the files. The bounds are those of the graphs before, what is
+            recorded is how far they are off afterwards.
 
     Raises:
         ExportError: a graph differs from its module by more than its bound.
@@ -58,7 +63,11 @@ def export(student: Student, folder: Path, report: Report, *, texts: bool = True
         write_graph(spec, spec.folded(student), path)
         report(f"export {spec.name}", 1.0)
         report(f"check {spec.name}", 0.0)
+        inputs = dict(values)
         difference, bound = _compare(spec, student, path, values)
+        if halves:
+            halve(path)
+            difference = _difference(spec, path, inputs, values)
         report(f"check {spec.name}", 1.0)
         made[spec.name] = Graph(
             file=path.name,
@@ -109,6 +118,8 @@ def _simplify(model: onnx_ir.Model) -> None:
         passes.DeduplicateInitializersPass(),
         passes.CommonSubexpressionEliminationPass(),
         passes.RemoveUnusedNodesPass(),
+        # Stack traces, with the paths of this machine.
+        passes.ClearMetadataAndDocStringPass(),
     )
     onnx_ir.passes.Sequential(*tidy)(model)
 
@@ -142,7 +153,7 @@ def _sample_inputs(student: Student) -> Arrays:
     """What no graph gives."""
     return {
         "pixels": sample.picture(student.sizes.image_size)[None],
-        "tokens": sample.tokens(student.sizes.text.context),
+        "tokens": sample.tokens(student.sizes.text.context, student.sizes.text.vocabulary),
         **sample.exemplars(),
         **sample.objects(student.sizes.mask_size),
     }
@@ -158,10 +169,9 @@ def _compare(
     names = [tensor.name for tensor in spec.outputs]
     feeds = {tensor.name: values[tensor.name] for tensor in spec.inputs}
     expected = run_torch(spec.reference(student), list(feeds.values()))
-    found = _run_onnx(path, names, feeds)
-    difference = {name: _largest(a, b) for name, a, b in zip(names, expected, found, strict=True)}
-    bound = {name: spec.bound * _scale(a) for name, a in zip(names, expected, strict=True)}
     values.update(zip(names, expected, strict=True))
+    difference = _difference(spec, path, feeds, values)
+    bound = {name: spec.bound * _scale(values[name]) for name in names}
     if spec.name == "interactive_features":
         values["conditioned"] = _without_past(student, values)
     beyond = [name for name, value in difference.items() if not value <= bound[name]]
@@ -169,6 +179,13 @@ def _compare(
         listed = ", ".join(f"{name} by {difference[name]:.1e} (bound {bound[name]:.0e})" for name in beyond)
         raise ExportError(f"the graph {spec.name} differs from its module: {listed}")
     return difference, bound
+
+
+def _difference(spec: GraphSpec, path: Path, inputs: Arrays, expected: Arrays) -> dict[str, float]:
+    """The largest, by output, between what the file gives on the inputs and what is expected of it."""
+    names = [tensor.name for tensor in spec.outputs]
+    found = _run_onnx(path, names, {tensor.name: inputs[tensor.name] for tensor in spec.inputs})
+    return {name: _largest(expected[name], array) for name, array in zip(names, found, strict=True)}
 
 
 def _scale(expected: NDArray[Any]) -> float:

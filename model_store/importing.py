@@ -1,14 +1,15 @@
 """Making artefacts: from a released checkpoint, or from weights of our own recipe."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from model_store import artifact, checkpoint, registry, tokenizer
-from model_store.artifact import Manifest, StoreError
+from model_store.artifact import Graph, Manifest, StoreError
 from model_store.assembly import CONCEPT_PARTS, FULL_TABLE, OBJECT_PARTS, assemble, position_rows
 from model_store.export import Report, export
 from model_store.networks.sizes import Sizes, sizes_of
@@ -72,17 +73,13 @@ def import_checkpoint(
         source["filled_from"] = _file(fill_from, origins or {})
     report("audit weights", 1.0)
     student = build(sizes, assembly.weights, assembly.abilities)
-    texts = sizes.text.by_default if texts is None else texts
-    return make(
-        variant,
-        student,
-        store,
-        report,
-        source,
-        asdict(assembly.audit),
-        texts=texts,
+    account = Account(
+        source=source,
+        audit=asdict(assembly.audit),
+        texts=sizes.text.by_default if texts is None else texts,
         lacking=assembly.lacking,
     )
+    return make(variant, student, store, report, account)
 
 
 def synthesize(name: str, store: Path, report: Report) -> Path:
@@ -98,64 +95,75 @@ def synthesize(name: str, store: Path, report: Report) -> Path:
     report("calibrate scores", 0.0)
     calibrate(sizes, made, variant.score_threshold)
     report("calibrate scores", 1.0)
-    account = {"keys": len(made), "used": len(made), "unused_groups": {}, "position_rows": 0, "filled": {}}
-    student = build(sizes, made)
-    texts = sizes.text.by_default
-    return make(variant, student, store, report, {"recipe": RECIPE}, account, texts=texts)
+    audit = {"keys": len(made), "used": len(made), "unused_groups": {}, "position_rows": 0, "filled": {}}
+    account = Account(source={"recipe": RECIPE}, audit=audit, texts=sizes.text.by_default)
+    return make(variant, build(sizes, made), store, report, account)
 
 
-def make(
-    variant: registry.Variant,
-    student: Student,
-    store: Path,
-    report: Report,
-    source: Mapping[str, Any],
-    audit: Mapping[str, Any],
-    *,
-    texts: bool = True,
-    lacking: tuple[str, ...] = (),
-) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What is to be said of a student beside what its networks say."""
+
+    # See `Manifest`.
+    source: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    # False leaves the text encoder out.
+    texts: bool = True
+    # Parts that the student has no weights of, of `assembly.PARTS`.
+    lacking: tuple[str, ...] = ()
+    # The tokenizer, where it is not CLIP's whole one.
+    words: Tokenizer | None = None
+    # True: weights are kept as f16 in the files.
+    halves: bool = False
+
+
+def make(variant: registry.Variant, student: Student, store: Path, report: Report, account: Account) -> Path:
     """Puts the artefact of a student in the store.
-
-    Args:
-        texts: False leaves the text encoder out.
-        lacking: parts that the student has no weights of, of `assembly.PARTS`.
 
     Raises:
         StoreError: a graph differs from its module by more than its bound; the store is as it was.
     """
-    sizes = student.sizes
-    unserved = {kind: _missing(lacking, parts) for kind, parts in _NEEDS.items() if set(parts) & set(lacking)}
-    has_texts = texts and student.abilities.concepts
-    if student.abilities.concepts and not texts:
-        unserved["text"] = _LEFT_OUT
     with staged(store, variant.name) as folder:
-        graphs = export(student, folder, report, texts=texts)
+        graphs = export(student, folder, report, texts=account.texts, halves=account.halves)
         report("write artefact", 0.0)
-        (folder / artifact.TOKENIZER).write_text(tokenizer.build().to_str(pretty=True), encoding="utf-8")
-        manifest = Manifest(
-            variant=variant.name,
-            image_encoder=variant.image_encoder,
-            text_encoder=variant.text_encoder if has_texts else "",
-            context_length=sizes.text.context if has_texts else 0,
-            image_size=sizes.image_size,
-            mask_size=sizes.mask_size,
-            prompts=tuple(kind for kind in _NEEDS if kind not in unserved),
-            unserved=unserved,
-            score_threshold=variant.score_threshold,
-            parameters=_parameters(student, texts=has_texts),
-            synthetic="recipe" in source,
-            licence="Apache-2.0" if "recipe" in source else variant.licence,
-            source=source,
-            audit=audit,
-            preprocessing=_preprocessing(sizes),
-            graphs=graphs,
-            constants=_constants(student),
-            files=artifact.others(folder, graphs),
-        )
-        artifact.write(folder, manifest)
+        words = account.words or tokenizer.build()
+        (folder / artifact.TOKENIZER).write_text(words.to_str(pretty=True), encoding="utf-8")
+        artifact.write(folder, _manifest(variant, student, account, graphs, folder))
         report("write artefact", 1.0)
     return store / variant.name
+
+
+def _manifest(
+    variant: registry.Variant, student: Student, account: Account, graphs: Mapping[str, Graph], folder: Path
+) -> Manifest:
+    sizes, lacking = student.sizes, account.lacking
+    unserved = {kind: _missing(lacking, parts) for kind, parts in _NEEDS.items() if set(parts) & set(lacking)}
+    has_texts = account.texts and student.abilities.concepts
+    if student.abilities.concepts and not account.texts:
+        unserved["text"] = _LEFT_OUT
+    synthetic = "recipe" in account.source
+    start = sizes.text.vocabulary - 2
+    return Manifest(
+        variant=variant.name,
+        image_encoder=variant.image_encoder,
+        text_encoder=variant.text_encoder if has_texts else "",
+        context_length=sizes.text.context if has_texts else 0,
+        image_size=sizes.image_size,
+        mask_size=sizes.mask_size,
+        prompts=tuple(kind for kind in _NEEDS if kind not in unserved),
+        unserved=unserved,
+        score_threshold=variant.score_threshold,
+        parameters=_parameters(student, texts=has_texts),
+        synthetic=synthetic,
+        licence="Apache-2.0" if synthetic else variant.licence,
+        source=account.source,
+        audit=account.audit,
+        preprocessing=_preprocessing(sizes),
+        graphs=graphs,
+        constants=_constants(student),
+        files=artifact.others(folder, graphs),
+        tokens={"start": start, "end": start + 1, "padding": 0},
+    )
 
 
 def _check_context(name: str, sizes: Sizes, rows: int) -> None:

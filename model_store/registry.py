@@ -14,15 +14,16 @@ from typing import Any
 class Variant:
     """One row of variants.toml: a student, and where its weights come from."""
 
-    # `es-<ev|rv|tv>-<s|m|l>[-mc-<s0|s1|l>][-ctx32][-geo|-ft][-perceiver]` or `litetext-<s0|s1|l>-ctx<16|32>`
+    # `es-<ev|rv|tv>-<s|m|l>[-mc-<s0|s1|l>][-ctx32][-geo|-ft][-perceiver]`, `litetext-<s0|s1|l>-ctx<16|32>`
+    # or `demo`
     name: str
-    # Key into the image encoders of `model_store.networks`, e.g. "efficientvit_b1" or "sam3_vit".
+    # Key into the image encoders of `model_store.networks`, e.g. "efficientvit_b1".
     image_encoder: str
-    # "mobileclip_s0", "mobileclip_s1", "mobileclip2_l" or "sam3".
+    # "mobileclip_s0", "mobileclip_s1", "mobileclip2_l", "sam3" or "demo".
     text_encoder: str
     # Tokens per text, start and end included.
     context_length: int
-    # "stage1", "stage1_ft", "stage3", "stage2" or "litetext".
+    # "stage1", "stage1_ft", "stage3", "stage2", "litetext" or "demo".
     stage: str
     # Path of the released file inside `repository`; empty when nothing was released.
     file: str
@@ -76,6 +77,11 @@ def variants() -> Mapping[str, Variant]:
                 raise ValueError(f"variants.toml has {name} twice")
             rows[name] = _row(name, table["defaults"] | group | own)
     return MappingProxyType(rows)
+
+
+def distilled() -> list[Variant]:
+    """The variants that come from a checkpoint in EfficientSAM3's layout, released or not."""
+    return [variant for variant in variants().values() if variant.stage != "demo"]
 
 
 def files_of(variant: Variant) -> list[Variant]:

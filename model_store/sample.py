@@ -35,15 +35,19 @@ def _box(
     scene[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = colour
 
 
-# Ids of words in CLIP's vocabulary, and of the marks around a text.
+# Ids of words in CLIP's vocabulary.
 TRUCK, VISUAL = 4_629, 7_195
-_START, _END = 49_406, 49_407
 
 
-def tokens(context: int, word: int = TRUCK) -> NDArray[np.int32]:
-    """A text of one word, "truck" unless said otherwise, as (1, context) int32."""
+def tokens(context: int, vocabulary: int, word: int = TRUCK) -> NDArray[np.int32]:
+    """A text of one word, "truck" unless said otherwise, as (1, context) int32.
+
+    Args:
+        vocabulary: ids that there are; the last two are the marks around a text. A word beyond them is
+            replaced by one of them.
+    """
     ids = np.zeros((1, context), dtype=np.int32)
-    ids[0, :3] = (_START, word, _END)
+    ids[0, :3] = (vocabulary - 2, min(word, vocabulary - 3), vocabulary - 1)
     return ids
 
 

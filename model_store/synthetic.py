@@ -105,7 +105,7 @@ def calibrate(sizes: Sizes, made: dict[str, Tensor], threshold: float) -> None:
     """
     student = build(sizes, made)
     picture = torch.from_numpy(sample.picture(sizes.image_size)[None])
-    tokens = torch.from_numpy(sample.tokens(sizes.text.context))
+    tokens = torch.from_numpy(sample.tokens(sizes.text.context, sizes.text.vocabulary))
     with torch.inference_mode():
         x4, x2, x1 = student.neck(student.image(picture))
         padding = torch.full((1, 1), PADDING, dtype=torch.int32)

@@ -1,6 +1,7 @@
 """CLIP's byte-pair tokenizer as one tokenizer.json, which the `tokenizers` library reads."""
 
 import gzip
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,12 +32,35 @@ def _bytes_in_order() -> list[str]:
     return [chr(code) for code in (*printable, *shifted)]
 
 
-def build() -> Tokenizer:
-    """The tokenizer of every student: ids of the text alone, without start, end, cut or padding.
+def build(words: Iterable[str] | None = None) -> Tokenizer:
+    """The tokenizer of a student: ids of the text alone, without start, end, cut or padding.
 
     Text is expected clean (ftfy, HTML unescaped twice, runs of white space made one space, lower case).
+
+    Args:
+        words: those that are split as CLIP splits them; the merges that none of them needs are left out, so
+            that other words fall into smaller pieces. None: all of CLIP's.
     """
     merges = _merges()
+    if words is not None:
+        merges = _needed(_tokenizer(merges), words, merges)
+    return _tokenizer(merges)
+
+
+def _needed(whole: Tokenizer, words: Iterable[str], merges: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The merges that lead to the words' tokens, in CLIP's order."""
+    parts = {left + right: (left, right) for left, right in merges}
+    wanted = {token for word in words for token in whole.encode(word, add_special_tokens=False).tokens}
+    found: set[tuple[str, str]] = set()
+    while wanted:
+        pair = parts.get(wanted.pop())
+        if pair and pair not in found:
+            found.add(pair)
+            wanted.update(pair)
+    return [pair for pair in merges if pair in found]
+
+
+def _tokenizer(merges: list[tuple[str, str]]) -> Tokenizer:
     letters = _bytes_in_order()
     words = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in merges), START, END]
     vocabulary = {word: index for index, word in enumerate(words)}

@@ -203,7 +203,7 @@ def selfcheck(
     from model_store.artifact import StoreError
     from service.selfcheck import COLUMNS, check
 
-    chosen = [registry.find(name) for name in names] if names else list(registry.variants().values())
+    chosen = [registry.find(name) for name in names] if names else registry.distilled()
     typer.echo(f"| {' | '.join(COLUMNS)} |")
     typer.echo(f"|{'---|' * len(COLUMNS)}")
     failed = 0

@@ -47,6 +47,5 @@ def artefact(tmp_path_factory: pytest.TempPathFactory, student: Student, weights
     """The small student's artefact. Not to be changed; copy it."""
     store = tmp_path_factory.mktemp("store")
     audit = {"keys": len(weights), "used": len(weights), "unused_groups": {}}
-    variant = registry.find(VARIANT)
-    source = {"recipe": synthetic.RECIPE}
-    return importing.make(variant, student, store, lambda *_: None, source, audit)
+    account = importing.Account(source={"recipe": synthetic.RECIPE}, audit=audit)
+    return importing.make(registry.find(VARIANT), student, store, lambda *_: None, account)

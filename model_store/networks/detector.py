@@ -2,6 +2,7 @@
 
 # mypy: allow-untyped-calls
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,6 +49,21 @@ class Decoder(sam3.Sam3LiteTextDetrDecoder):
         return self.cells, self.cells
 
 
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What every layer of the decoder found, and what the mask head needs. L layers, B rows, Q queries."""
+
+    # (L, B, Q), (L, B, 1), (L, B, Q, 4) xyxy in 0..1, (L, B, Q, D); all float32.
+    logits: Tensor
+    presence: Tensor
+    boxes: Tensor
+    queries: Tensor
+    # (B, D, g, g) float32, (B, P, D) float32, (B, P) bool.
+    encoded: Tensor
+    prompt: Tensor
+    prompt_valid: Tensor
+
+
 class Detector(nn.Module):
     """Encoder, decoder and scoring."""
 
@@ -87,12 +103,22 @@ class Detector(nn.Module):
         box_labels: Tensor,
     ) -> tuple[Tensor, ...]:
         """The graph `concept_decoder`; see `model_store.networks.graphs` for names and shapes."""
+        found = self.detect(features_x1, text_features, text_valid, points, point_labels, boxes, box_labels)
+        last = (found.logits[-1], found.presence[-1], found.boxes[-1], found.queries[-1])
+        return *last, found.encoded, found.prompt, found.prompt_valid
+
+    def detect(
+        self, features_x1: Tensor, text_features: Tensor, text_valid: Tensor, *exemplars: Tensor
+    ) -> Detections:
+        """As `forward`, layer by layer.
+
+        Args:
+            exemplars: points, their labels, boxes and theirs.
+        """
         positions = self.positions.flatten(2).transpose(1, 2)
-        exemplars, exemplars_valid = self.geometry(
-            points, point_labels, boxes, box_labels, features_x1, positions
-        )
-        prompt = torch.cat((text_features, exemplars), dim=1)
-        valid = torch.cat((text_valid, exemplars_valid), dim=1)
+        shown, shown_valid = self.geometry(*exemplars, features_x1, positions)
+        prompt = torch.cat((text_features, shown), dim=1)
+        valid = torch.cat((text_valid, shown_valid), dim=1)
         spatial = self.positions.expand(features_x1.shape[0], -1, -1, -1)
         encoded = self.encoder([features_x1], prompt, [spatial], valid)
         decoded = self.decoder(
@@ -102,12 +128,17 @@ class Detector(nn.Module):
             valid,
             torch.tensor([[self.grid, self.grid]]),
         )
-        queries = decoded.intermediate_hidden_states[-1]
-        logits = self.scoring(queries.unsqueeze(0), prompt, valid)[0].squeeze(-1)
-        refined = sam3.inverse_sigmoid(decoded.reference_boxes[-1]) + self.decoder.box_head(queries)
-        boxes_xyxy = sam3.box_cxcywh_to_xyxy(refined.sigmoid())
-        encoded_map = encoded.last_hidden_state.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return logits, decoded.presence_logits[-1], boxes_xyxy, queries, encoded_map, prompt, valid
+        queries = decoded.intermediate_hidden_states
+        refined = sam3.inverse_sigmoid(decoded.reference_boxes) + self.decoder.box_head(queries)
+        return Detections(
+            logits=self.scoring(queries, prompt, valid).squeeze(-1),
+            presence=decoded.presence_logits,
+            boxes=sam3.box_cxcywh_to_xyxy(refined.sigmoid()),
+            queries=queries,
+            encoded=encoded.last_hidden_state.transpose(1, 2).unflatten(2, (self.grid, self.grid)),
+            prompt=prompt,
+            prompt_valid=valid,
+        )
 
 
 class MaskHead(nn.Module):

@@ -113,7 +113,8 @@ class _VisualPrompt(nn.Module):
 
     def __init__(self, student: Student) -> None:
         super().__init__()
-        tokens = torch.from_numpy(sample.tokens(student.sizes.text.context, sample.VISUAL))
+        text = student.sizes.text
+        tokens = torch.from_numpy(sample.tokens(text.context, text.vocabulary, sample.VISUAL))
         with torch.inference_mode():
             features, valid = student.text(tokens)
         self.register_buffer("features", features)

@@ -34,7 +34,9 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.trunk: Any = timm.create_model(sizes.trunk, pretrained=False)
+        self.trunk: Any = timm.create_model(
+            sizes.trunk, pretrained=False, num_classes=0, **sizes.trunk_numbers
+        )
         self.trunk.head = nn.Identity()
         for module in self.trunk.modules():
             if isinstance(module, LiteMLA):
@@ -53,7 +55,7 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(N, S, S, 3) uint8 RGB -> (N, C, S/32, S/32) float32, S/32 rounded up."""
+        """(N, S, S, 3) uint8 RGB -> (N, C, s, s) float32; see `Sizes.embedding_side`."""
         embedding: Tensor = self.head(self.trunk.forward_features(normalised(pixels)))
         return embedding
 

@@ -1,7 +1,8 @@
 """A student as numbers: everything its networks need to know to be built."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from model_store.registry import Variant
 
@@ -35,6 +36,8 @@ class Sizes:
     trunk: str
     trunk_channels: int
     text: TextSizes
+    # What timm is to build it with where that differs from its defaults.
+    trunk_numbers: Mapping[str, Any] = field(default_factory=dict)
     # Pixels per cell of the image embedding.
     trunk_stride: int = 32
     # "student": timm's trunk and a projection head. "sam3": SAM3's own vision transformer.
@@ -68,17 +71,45 @@ class Sizes:
         return 4 * self.grid
 
 
-# By `Variant.image_encoder`: timm's trunk and the channels of its stage of stride 32.
-TRUNKS = {
-    "efficientvit_b0": ("efficientvit_b0", 128),
-    "efficientvit_b1": ("efficientvit_b1", 256),
-    "efficientvit_b2": ("efficientvit_b2", 384),
-    "repvit_m0_9": ("repvit_m0_9", 384),
-    "repvit_m1_1": ("repvit_m1_1", 512),
-    "repvit_m2_3": ("repvit_m2_3", 640),
-    "tiny_vit_5m": ("tiny_vit_5m_224", 320),
-    "tiny_vit_11m": ("tiny_vit_11m_224", 448),
-    "tiny_vit_21m": ("tiny_vit_21m_224", 576),
+def _trunk(name: str, channels: int) -> dict[str, Any]:
+    return {"trunk": name, "trunk_channels": channels}
+
+
+# By `Variant.image_encoder`: what sets a student apart from a full one with its trunk unnamed.
+IMAGES: Mapping[str, Mapping[str, Any]] = {
+    "efficientvit_b0": _trunk("efficientvit_b0", 128),
+    "efficientvit_b1": _trunk("efficientvit_b1", 256),
+    "efficientvit_b2": _trunk("efficientvit_b2", 384),
+    "repvit_m0_9": _trunk("repvit_m0_9", 384),
+    "repvit_m1_1": _trunk("repvit_m1_1", 512),
+    "repvit_m2_3": _trunk("repvit_m2_3", 640),
+    "tiny_vit_5m": _trunk("tiny_vit_5m_224", 320),
+    "tiny_vit_11m": _trunk("tiny_vit_11m_224", 448),
+    "tiny_vit_21m": _trunk("tiny_vit_21m_224", 576),
+    "sam3_vit": _trunk("", 1024) | {"trunk_stride": 14, "image_network": "sam3"},
+    # The embedded student's. Plain 3x3 residual blocks: on a processor without a depthwise kernel for bf16,
+    # depthwise ones take some twenty times as long to train.
+    "demo": _trunk("resnet10t", 192)
+    | {
+        "trunk_numbers": {
+            "layers": (2, 2, 3, 2),
+            "channels": (32, 64, 128, 192),
+            "stem_width": 24,
+            "output_stride": 16,
+        },
+        "trunk_stride": 16,
+        "image_size": 256,
+        "embedding_channels": 192,
+        "grid": 16,
+        "width": 96,
+        "heads": 4,
+        "feed_forward": 384,
+        "geometry_layers": 1,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "queries": 40,
+        "exemplar_cells": 5,
+    },
 }
 # By `Variant.text_encoder`; `context` is the variant's.
 TEXTS = {
@@ -86,6 +117,8 @@ TEXTS = {
     "mobileclip_s1": TextSizes(context=0, width=512, layers=12, heads=8),
     "mobileclip2_l": TextSizes(context=0, width=768, layers=12, heads=12),
     "sam3": TextSizes(context=0, width=1024, layers=24, heads=16, network="sam3", by_default=False),
+    # Of CLIP's merges, those that its words need.
+    "demo": TextSizes(context=0, width=128, layers=3, heads=4, vocabulary=2304),
 }
 
 
@@ -99,7 +132,4 @@ def sizes_of(variant: Variant, context: int | None = None) -> Sizes:
         KeyError: no network is known for one of its encoders.
     """
     text = replace(TEXTS[variant.text_encoder], context=context or variant.context_length)
-    if variant.image_encoder == "sam3_vit":
-        return Sizes(trunk="", trunk_channels=1024, trunk_stride=14, image_network="sam3", text=text)
-    trunk, channels = TRUNKS[variant.image_encoder]
-    return Sizes(trunk=trunk, trunk_channels=channels, text=text)
+    return Sizes(text=text, **IMAGES[variant.image_encoder])

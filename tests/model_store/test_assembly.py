@@ -143,10 +143,9 @@ def test_the_manifest_says_what_cannot_be_served_and_why(
         build(sizes, made.weights, made.abilities),
         tmp_path,
         lambda *_: None,
-        {"file": "file.pt"},
-        asdict(made.audit),
-        texts=False,
-        lacking=made.lacking,
+        importing.Account(
+            source={"file": "file.pt"}, audit=asdict(made.audit), texts=False, lacking=made.lacking
+        ),
     )
     manifest = artifact.load(folder).manifest
     assert manifest.prompts == ("exemplar_box", "exemplar_point")

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import openvino
 import pytest
@@ -134,8 +135,28 @@ def test_an_export_out_of_bounds_fails_and_leaves_the_old_artefact(
         name: tensor * torch.nan if name == "image.head.3.weight" else tensor
         for name, tensor in weights.items()
     }
-    variant, source = registry.find(artefact.name), {"recipe": "none"}
+    variant, account = registry.find(artefact.name), importing.Account(source={"recipe": "none"}, audit={})
     with pytest.raises(StoreError, match="image_encoder differs from its module: embedding by"):
-        importing.make(variant, build(sizes, spoilt), artefact.parent, lambda *_: None, source, {})
+        importing.make(variant, build(sizes, spoilt), artefact.parent, lambda *_: None, account)
     assert artifact.load(artefact).digest == before
     assert [entry.name for entry in artefact.parent.iterdir()] == [artefact.name]
+
+
+def test_a_graphs_file_says_nothing_of_the_machine_it_was_made_on(artefact: Path) -> None:
+    for file in artefact.glob("*.onnx"):
+        model = onnx.load(file)
+        assert str(Path.cwd()).encode() not in file.read_bytes()
+        assert not model.metadata_props and not any(node.metadata_props for node in model.graph.node)
+
+
+def test_an_artefact_of_f16_weights_is_half_as_large_and_records_what_that_costs(
+    student: Student, artefact: Path, tmp_path: Path
+) -> None:
+    account = importing.Account(source={"recipe": "none"}, audit={}, halves=True)
+    variant = registry.find(artefact.name)
+    folder = importing.make(variant, student, tmp_path, lambda *_: None, account)
+    whole, half = artifact.load(artefact).manifest, artifact.load(folder).manifest
+    assert half.graphs["image_encoder"].bytes < 0.6 * whole.graphs["image_encoder"].bytes
+    for name, graph in half.graphs.items():
+        costs = {output: cost for output, cost in graph.difference.items() if not output.endswith("valid")}
+        assert all(0 < cost < 0.2 for cost in costs.values()), (name, costs)

@@ -19,7 +19,7 @@ def test_calibration_lets_five_queries_pass_on_the_sample(sizes: Sizes, weights:
     synthetic.calibrate(sizes, calibrated, 0.7)
     student = build(sizes, calibrated)
     _, _, features = student.neck(student.image(torch.from_numpy(sample.picture(sizes.image_size)[None])))
-    text = student.text(torch.from_numpy(sample.tokens(sizes.text.context)))
+    text = student.text(torch.from_numpy(sample.tokens(sizes.text.context, sizes.text.vocabulary)))
     padding = torch.full((1, 1), PADDING, dtype=torch.int32)
     exemplars = (torch.zeros(1, 1, 2), padding, torch.zeros(1, 1, 4), padding)
     logits, presence, *_ = student.detector(features, *text, *exemplars)

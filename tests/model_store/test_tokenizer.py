@@ -38,3 +38,18 @@ def test_the_samples_words_are_the_vocabularys(built: Tokenizer) -> None:
 def test_any_text_survives_as_its_bytes(built: Tokenizer, text: str) -> None:
     tokens = [token.replace("</w>", "") for token in built.encode(text).tokens]
     assert ByteLevel().decode(tokens) == text.replace(" ", "")
+
+
+def test_a_tokenizer_of_some_words_splits_them_as_clip_does_and_needs_few_ids(built: Tokenizer) -> None:
+    words = ["dog", "dogs", "caterpillar", "hexagon", "yo-yo", "strawberries"]
+    small = tokenizer.build(words)
+    assert small.get_vocab_size() < 600
+    for text in (*words, "dog dogs", "hexagon yo-yo"):
+        assert small.encode(text).tokens == built.encode(text).tokens
+
+
+def test_a_tokenizer_of_some_words_splits_others_further(built: Tokenizer) -> None:
+    small = tokenizer.build(["dog"])
+    assert built.encode("zebra").tokens == ["zebra</w>"]
+    assert "".join(small.encode("zebra").tokens) == "zebra</w>"
+    assert len(small.encode("zebra").tokens) > 1
