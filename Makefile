@@ -47,5 +47,5 @@ $(VENV)/.serve: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "==> installing what the tests and checks need"
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[cpu,import,dev]'
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[cpu,import,demo,dev]'
 	@touch $@ $(VENV)/.serve

@@ -1,0 +1,62 @@
+"""A training -> the artefact: `python -m model_store.demo.artefact --run FOLDER --store FOLDER`."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model_store import importing, registry
+from model_store.demo.plan import PLAN
+from model_store.demo.student import NAME, Words, sizes
+from model_store.demo.vocabulary import Vocabulary
+from model_store.networks.student import build
+
+_STUDENT = "student."
+
+
+def make(run: Path, store: Path, figures: Mapping[str, Any] | None = None) -> Path:
+    """Puts the run's averaged weights in the store, as f16.
+
+    Args:
+        run: the training's folder.
+        figures: what an evaluation gave, for the manifest.
+    """
+    saved = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    words = Words(Vocabulary.load())
+    weights: dict[str, Tensor] = {
+        name.removeprefix(_STUDENT): tensor
+        for name, tensor in saved["average"].items()
+        if name.startswith(_STUDENT)
+    }
+    training = {
+        "seed": saved["seed"],
+        "step": saved["step"],
+        "phases": [phase.name for phase in PLAN],
+        "figures": dict(figures or {}),
+    }
+    account = importing.Account(
+        source={"training": training}, audit={"keys": len(weights)}, words=words.tokenizer, halves=True
+    )
+    student = build(sizes(), weights)
+    return importing.make(registry.find(NAME), student, store, lambda *_: None, account)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the training")
+    parser.add_argument("--store", type=Path, required=True, help="folder of artefacts")
+    parser.add_argument("--figures", type=Path, help="JSON that an evaluation wrote")
+    arguments = parser.parse_args()
+    figures = json.loads(arguments.figures.read_text("utf-8")) if arguments.figures else None
+    folder = make(arguments.run, arguments.store, figures)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{folder}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

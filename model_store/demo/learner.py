@@ -1,0 +1,189 @@
+"""The student while it learns: its parts run together, and heads that only training needs."""
+
+# mypy: allow-untyped-calls
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from model_store.demo import losses
+from model_store.demo.attention import write_out
+from model_store.demo.losses import Pairs
+from model_store.networks.detector import Detections
+from model_store.networks.geometry import PADDING
+from model_store.networks.sizes import Sizes
+from model_store.networks.student import Abilities, Student
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Interactive:
+    """What the prompt decoder takes of N pictures: (N, D, g, g), (N, D/4, 2g, 2g), (N, D/8, 4g, 4g)."""
+
+    x1: Tensor
+    x2: Tensor
+    x4: Tensor
+
+
+class Learner(nn.Module):
+    """A student with random weights and the heads of its auxiliary losses."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.student = Student(sizes, Abilities())
+        _begin(self.student)
+        write_out(self.student)
+        for module in self.student.modules():
+            if isinstance(module, nn.Dropout):
+                # No scene is seen twice.
+                module.p = 0.0
+        width, channels = sizes.width, sizes.embedding_channels
+        # Where the concept is, seen from the encoded map alone.
+        self.semantic = nn.Conv2d(width, 1, 1)
+        # Crops: what the object is, by its mean feature, and which 4 x 4 parts of a cell are the object.
+        self.name_of_crop = nn.Linear(channels, width)
+        self.name_of_text = nn.Linear(width, width)
+        self.temperature = nn.Parameter(torch.tensor(2.3))
+        self.outline = nn.Conv2d(channels, 16, 1)
+
+    def texts(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, T) -> features (R, T, D) and which are no padding (R, T)."""
+        features, valid = self.student.text(tokens)
+        return features, valid
+
+    def crops(self, pixels: Tensor, masks: Tensor, names: Tensor, tokens: Tensor) -> Tensor:
+        """The loss of telling single objects apart and from their background.
+
+        Args:
+            pixels: (B, s, s, 3) uint8.
+            masks: (B, s / 4, s / 4) float32.
+            names: (B,) int64, the row of `tokens` that is the object's name.
+            tokens: (C, T) int32.
+        """
+        embedding = self.student.image(pixels).float()
+        outline = F.pixel_shuffle(self.outline(embedding), 4)[:, 0].float()
+        inside = F.interpolate(masks[:, None], embedding.shape[-2:], mode="area")
+        pooled = (embedding * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1e-3)
+        features, valid = self.texts(tokens)
+        shown = valid[..., None].float()
+        text = self.name_of_text((features * shown).sum(1) / shown.sum(1)).float()
+        crop = self.name_of_crop(pooled).float()
+        logits = self.temperature.exp() * F.normalize(crop, dim=1) @ F.normalize(text, dim=1).T
+        named = F.cross_entropy(logits, names, label_smoothing=0.05)
+        return named + losses.mask_loss(outline, masks, extra=0.0).mean()
+
+    def concepts(self, embedding: Tensor, batch: Batch, extra: float, most: int) -> tuple[Tensor, Tensor]:
+        """The loss of finding concepts, and that of their masks.
+
+        Args:
+            embedding: the image encoder's output for N pictures.
+            batch: what `tasks.sample` gave, stacked.
+            extra: see `losses.cross_entropy`.
+            most: rows whose masks are looked at.
+        """
+        x4, x2, x1 = self.student.neck(embedding)
+        count, rows = batch["tokens"].shape[:2]
+        image = torch.arange(count, device=x1.device).repeat_interleave(rows)
+        things, wanted = batch["boxes"][image], batch["wanted"].flatten(0, 1)
+        found = self._detect(x1[image], batch)
+        loss, pairs = losses.detection(found, things, wanted)
+        truth = self._truth(batch["masks"].float(), wanted, rows)
+        seen = self.semantic(found.encoded)[:, 0].float()
+        loss = loss + 2 * F.binary_cross_entropy_with_logits(seen, truth) + losses.dice(seen, truth).mean()
+        return loss, self._masks(found, pairs, (x2, x4), batch["masks"], (image, extra, most))
+
+    def _truth(self, masks: Tensor, wanted: Tensor, rows: int) -> Tensor:
+        """(R, g, g): the share of each cell that is any of the wanted things."""
+        small = F.interpolate(masks, (self.sizes.grid, self.sizes.grid), mode="area")
+        every = small.repeat_interleave(rows, dim=0) * wanted[..., None, None]
+        return every.sum(1).clamp(max=1)
+
+    def _detect(self, x1: Tensor, batch: Batch) -> Detections:
+        features, valid = self.texts(batch["tokens"].flatten(0, 1))
+        none = torch.full((len(x1), 1), PADDING, dtype=torch.int32, device=x1.device)
+        points = x1.new_zeros((len(x1), 1, 2))
+        boxes, labels = batch["exemplar_boxes"].flatten(0, 1), batch["exemplar_labels"].flatten(0, 1)
+        return self.student.detector.detect(x1, features, valid, points, none, boxes, labels)
+
+    def _masks(
+        self,
+        found: Detections,
+        pairs: Pairs,
+        finer: tuple[Tensor, Tensor],
+        masks: Tensor,
+        rest: tuple[Tensor, float, int],
+    ) -> Tensor:
+        """The loss of the masks of matched queries, of at most `most` rows."""
+        image, extra, most = rest
+        rows = pairs.row.unique()[:most]
+        if not len(rows):
+            return found.queries.sum() * 0
+        x2, x4 = finer
+        each = [(pairs.row == row).nonzero()[:, 0] for row in rows]
+        longest = max(len(own) for own in each)
+        queries = found.queries.new_zeros((len(rows), longest, self.sizes.width))
+        for index, own in enumerate(each):
+            queries[index, : len(own)] = found.queries[-1][rows[index], pairs.query[own]]
+        logits = self.student.masks(
+            found.encoded[rows],
+            found.prompt[rows],
+            found.prompt_valid[rows],
+            x2[image[rows]],
+            x4[image[rows]],
+            queries,
+        )
+        kept = torch.cat([logits[index, : len(own)] for index, own in enumerate(each)]).float()
+        order = torch.cat(each)
+        truth = masks[image[pairs.row[order]], pairs.thing[order]].float()
+        return losses.mask_loss(kept, truth, extra).mean()
+
+    def interactive(self, embedding: Tensor) -> Interactive:
+        """As `InteractiveFeatures`, with each level's last layer and the projection after it as one."""
+        levels: Any = self.student.interactive_neck.levels
+        decoder: Any = self.student.objects.decoder
+        x4, x2, x1 = levels
+        return Interactive(
+            x1(embedding),
+            _projected(x2, decoder.conv_s1, embedding),
+            _projected(x4, decoder.conv_s0, embedding),
+        )
+
+
+def _projected(level: Any, pointwise: nn.Conv2d, embedding: Tensor) -> Tensor:
+    """The 1x1 convolution of the level's output: the product of the two is an eighth of the work."""
+    hidden = embedding
+    for layer in level.scale_layers:
+        hidden = layer(hidden)
+    mixing = pointwise.weight[:, :, 0, 0]
+    weight = torch.einsum("oj,jiyx->oiyx", mixing, level.proj2.weight)
+    assert pointwise.bias is not None
+    return F.conv2d(level.proj1(hidden), weight, mixing @ level.proj2.bias + pointwise.bias, padding=1)
+
+
+def _begin(student: Student) -> None:
+    """Random values for what the networks leave empty or begin with a deviation of 0.02.
+
+    Embeddings begin at 1, boxes spread over the picture, and their offsets at 0.
+    """
+    nn.init.normal_(student.objects.points.positions)
+    nn.init.normal_(student.objects.no_memory, std=0.02)
+    text: Any = student.text
+    nn.init.normal_(text.embeddings.position_embedding.position_embedding, std=0.3)
+    decoder: Any = student.detector.decoder
+    for part in (decoder, student.detector.encoder):
+        for module in part.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+    for embedding in (decoder.query_embed, decoder.presence_token):
+        nn.init.normal_(embedding.weight)
+    places = decoder.reference_points.weight
+    with torch.no_grad():
+        places[:, :2] = torch.logit(torch.rand_like(places[:, :2]) * 0.9 + 0.05)
+        places[:, 2:] = -1.2 + 0.5 * torch.randn_like(places[:, 2:])
+    nn.init.zeros_(decoder.box_head.layer3.weight)

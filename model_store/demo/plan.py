@@ -1,0 +1,74 @@
+"""What the training does at which step: a few numbers."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["crops", "pictures", "clips"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A stretch of steps. Shares are of steps; what is left over are pictures."""
+
+    name: str
+    steps: int
+    crops: float = 0.0
+    clips: float = 0.0
+    # Learning rate at its begin and at its end, with a cosine in between.
+    rate: float
+    last_rate: float
+    # Extra weight of an object's cells in the mask losses at the begin; 0 from half of the phase on.
+    extra: float = 0.0
+
+
+PLAN = (
+    Phase(name="crops", steps=3000, crops=1.0, rate=1e-3, last_rate=6e-4),
+    Phase(name="pictures", steps=9000, crops=0.12, rate=6e-4, last_rate=4e-4, extra=10.0),
+    Phase(name="tail", steps=5000, crops=0.05, rate=4e-4, last_rate=0.0),
+)
+WARM_UP = 200
+
+# Per process. A crop is a seventh of a picture's area.
+CROPS, PICTURES = 48, 8
+CROP_SIDE = 96
+# Phrases that a crop's name is told apart from; objects of a picture that are prompted; rows with masks.
+PHRASES, OBJECTS, MASK_ROWS = 160, 4, 7
+
+
+def steps() -> int:
+    """Of the whole plan."""
+    return sum(phase.steps for phase in PLAN)
+
+
+def phase_at(step: int) -> tuple[Phase, float]:
+    """The phase that a step lies in, and how far in it is, 0..1."""
+    for phase in PLAN:
+        if step < phase.steps:
+            return phase, step / phase.steps
+        step -= phase.steps
+    return PLAN[-1], 1.0
+
+
+def rate_at(step: int) -> float:
+    """Learning rate."""
+    phase, done = phase_at(step)
+    wave = (1 + math.cos(math.pi * done)) / 2
+    return (phase.last_rate + (phase.rate - phase.last_rate) * wave) * min(1.0, (step + 1) / WARM_UP)
+
+
+def extra_at(step: int) -> float:
+    """Extra weight of an object's cells."""
+    phase, done = phase_at(step)
+    return phase.extra * max(0.0, 1 - 2 * done)
+
+
+def kind_at(seed: int, step: int) -> Kind:
+    """What the step trains on; the same in every process."""
+    phase, _ = phase_at(step)
+    draw = np.random.Generator(np.random.PCG64((seed, step))).random()
+    if draw < phase.crops:
+        return "crops"
+    return "clips" if draw < phase.crops + phase.clips else "pictures"

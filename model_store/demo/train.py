@@ -1,0 +1,210 @@
+"""Training the embedded student: `python -m model_store.demo.train --out FOLDER`.
+
+Goes on where an interrupted run stopped. On processors, several processes of one thread each average their
+gradients; on a CUDA device there is one.
+"""
+
+# mypy: allow-untyped-calls
+
+import argparse
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from rich.progress import Progress
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+from torch.utils.data import DataLoader
+
+from model_store.demo import clicks, plan
+from model_store.demo.drawings import FURTHER_STYLES, STYLES
+from model_store.demo.feed import Feed
+from model_store.demo.learner import Learner
+from model_store.demo.scenes import World
+from model_store.demo.student import Words, sizes
+from model_store.demo.vocabulary import Vocabulary
+
+_CHECKPOINT = "checkpoint.pt"
+_LOG = "log.jsonl"
+_SAVE_EVERY_S = 240.0
+_EMA = 0.999
+_CLIP = 1.0
+_WEIGHT_DECAY = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process computes, among how many."""
+
+    rank: int
+    ranks: int
+    device: torch.device
+
+    def average(self, learner: Learner) -> None:
+        """Makes every process's gradients their mean. A gradient that one process has, all have."""
+        if self.ranks == 1:
+            return
+        parameters = list(learner.parameters())
+        had = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
+        dist.all_reduce(had, dist.ReduceOp.MAX)
+        used = [parameter for parameter, flag in zip(parameters, had.tolist(), strict=True) if flag]
+        for parameter in used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([parameter.grad.flatten() for parameter in used if parameter.grad is not None])
+        dist.all_reduce(flat)
+        flat /= self.ranks
+        parts = flat.split([parameter.numel() for parameter in used])
+        for parameter, part in zip(used, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+class Training:
+    """The learner, its average over time, and the optimiser, at a step."""
+
+    def __init__(self, learner: Learner, place: Place, folder: Path, seed: int) -> None:
+        self.learner = learner.to(place.device)
+        self.place, self._folder, self._seed, self.step = place, folder, seed, 0
+        decayed = [each for each in self.learner.parameters() if each.dim() >= 2]
+        others = [each for each in self.learner.parameters() if each.dim() < 2]
+        groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+        self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), foreach=True)
+        self.average = {name: tensor.clone() for name, tensor in self.learner.state_dict().items()}
+
+    def resume(self) -> None:
+        """Take up the folder's checkpoint, if there is one."""
+        path = self._folder / _CHECKPOINT
+        if not path.exists():
+            return
+        saved = torch.load(path, map_location=self.place.device, weights_only=True)
+        if saved["seed"] != self._seed:
+            raise SystemExit(f"{path} is of a training with --seed {saved['seed']}")
+        self.learner.load_state_dict(saved["learner"])
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self.average, self.step = saved["average"], saved["step"]
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "learner": self.learner.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "seed": self._seed,
+        }
+        partial = self._folder / f"{_CHECKPOINT}.part"
+        torch.save(state, partial)
+        partial.replace(self._folder / _CHECKPOINT)
+
+    def learn(self, batch: dict[str, Any]) -> dict[str, float]:
+        """One step. Returns the losses."""
+        kind = batch.pop("kind")
+        tensors = {name: torch.as_tensor(value, device=self.place.device) for name, value in batch.items()}
+        for group in self._optimiser.param_groups:
+            group["lr"] = plan.rate_at(self.step)
+        self._optimiser.zero_grad()
+        with torch.autocast(self.place.device.type, torch.bfloat16):
+            parts = self._crops(tensors) if kind == "crops" else self._pictures(tensors)
+        torch.stack(list(parts.values())).sum().backward()
+        self.place.average(self.learner)
+        norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), _CLIP)
+        if torch.isfinite(norm):
+            self._optimiser.step()
+        self._remember()
+        self.step += 1
+        return {name: float(value.detach()) for name, value in parts.items()} | {"norm": float(norm)}
+
+    def _crops(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"crop": self.learner.crops(batch["pixels"], batch["masks"], batch["names"], batch["tokens"])}
+
+    def _pictures(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        extra = plan.extra_at(self.step)
+        embedding = self.learner.student.image(batch["pixels"])
+        concept, masks = self.learner.concepts(embedding, batch, extra, plan.MASK_ROWS)
+        objects = clicks.step(self.learner, self.learner.interactive(embedding), batch, plan.OBJECTS, extra)
+        return {"concept": concept, "masks": masks, "objects": objects}
+
+    def _remember(self) -> None:
+        """The average over time; shorter at the start."""
+        keep = min(_EMA, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, tensor in self.learner.state_dict().items():
+                if tensor.is_floating_point():
+                    self.average[name].lerp_(tensor, 1 - keep)
+                else:
+                    self.average[name].copy_(tensor)
+
+
+def run(rank: int, arguments: argparse.Namespace) -> None:
+    """One process's whole training, up to `--until`."""
+    torch.manual_seed(arguments.seed)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1 if arguments.processes > 1 else max(1, os.cpu_count() or 1))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = Place(rank, arguments.processes, device)
+    if place.ranks > 1:
+        rendezvous = f"file://{(arguments.out / 'rendezvous').absolute()}"
+        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=place.ranks)
+    words = Words(Vocabulary.load())
+    training = Training(Learner(sizes()), place, arguments.out, arguments.seed)
+    training.resume()
+    torch.manual_seed(arguments.seed * 1000 + rank + training.step)
+    world = World.load(arguments.drawings, (*STYLES, *FURTHER_STYLES))
+    feed = Feed(world, words, arguments.seed, rank, place.ranks)
+    until = min(arguments.until or plan.steps(), plan.steps())
+    loader = DataLoader(
+        feed, batch_size=None, sampler=range(training.step, until), num_workers=arguments.workers
+    )
+    _loop(training, loader, until, rank == 0, arguments.out / _LOG)
+
+
+def _loop(training: Training, loader: DataLoader[Any], until: int, first: bool, log: Path) -> None:
+    saved, parent = time.monotonic(), os.getppid()
+    with Progress(disable=not first) as progress:
+        bar = progress.add_task("train", total=until, completed=training.step)
+        for batch in loader:
+            kind = batch["kind"]
+            losses = training.learn(batch)
+            progress.advance(bar)
+            if os.getppid() != parent:
+                raise SystemExit("the command is gone")
+            if not first:
+                continue
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": training.step, "kind": kind, **losses}) + "\n")
+            if time.monotonic() - saved > _SAVE_EVERY_S:
+                training.save()
+                saved = time.monotonic()
+    if first:
+        training.save()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the log")
+    parser.add_argument("--drawings", type=Path, required=True, help="folder of the rendered drawings")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1 if torch.cuda.is_available() else os.cpu_count())
+    parser.add_argument("--workers", type=int, default=12 if torch.cuda.is_available() else 0)
+    parser.add_argument("--until", type=int, help="stop at this step; the next run goes on from there")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The command."""
+    arguments = _arguments()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "rendezvous").unlink(missing_ok=True)
+    if arguments.processes == 1:
+        run(0, arguments)
+    else:
+        spawn(run, (arguments,), nprocs=arguments.processes)
+
+
+if __name__ == "__main__":
+    main()

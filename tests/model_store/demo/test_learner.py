@@ -1,0 +1,79 @@
+"""One step of each kind, on shapes: what is trained gets a gradient, and a few steps lower the loss."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_store.demo import plan
+from model_store.demo.feed import Feed
+from model_store.demo.learner import Learner
+from model_store.demo.scenes import World
+from model_store.demo.student import Words, sizes
+from model_store.demo.train import Place, Training
+
+
+@pytest.fixture
+def feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Feed:
+    monkeypatch.setattr(plan, "PICTURES", 2)
+    monkeypatch.setattr(plan, "CROPS", 4)
+    monkeypatch.setattr(plan, "PHRASES", 6)
+    world = World.load(tmp_path, ())
+    return Feed(world, Words(world.vocabulary), seed=1, rank=0, ranks=1)
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    torch.manual_seed(0)
+    return Training(Learner(sizes()), Place(0, 1, torch.device("cpu")), tmp_path, seed=1)
+
+
+def _step_of(kind: str) -> int:
+    return next(step for step in range(plan.steps()) if plan.kind_at(1, step) == kind)
+
+
+def test_every_part_of_the_student_learns_from_pictures(training: Training, feed: Feed) -> None:
+    step = _step_of("pictures")
+    # Layers that begin at 0 pass nothing on in the first step.
+    for _ in range(2):
+        training.step = step
+        losses = training.learn(feed[step])
+    assert {"concept", "masks", "objects"} <= losses.keys()
+    idle = {
+        name
+        for name, parameter in training.learner.student.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    }
+    # Points as exemplars are not asked for, and no answer may have needed a negative click. A bias that is
+    # added to every key, or before a norm, makes no difference.
+    unasked = ("geometry.points", "objects.points.labels.0", "bias")
+    assert not {name for name in idle if not any(part in name for part in unasked)}
+
+
+def test_crops_teach_trunk_and_text(training: Training, feed: Feed) -> None:
+    batch = feed[_step_of("crops")]
+    first = training.learn(dict(batch))["crop"]
+    for _ in range(12):
+        training.step = plan.WARM_UP
+        last = training.learn(dict(batch))["crop"]
+    assert last < 0.8 * first
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
+    training: Training, feed: Feed, tmp_path: Path
+) -> None:
+    training.learn(feed[0])
+    training.save()
+    resumed = Training(Learner(sizes()), Place(0, 1, torch.device("cpu")), tmp_path, seed=1)
+    resumed.resume()
+    assert resumed.step == training.step == 1
+    assert training.learn(feed[1]) == resumed.learn(feed[1])
+    for name, tensor in training.average.items():
+        assert torch.equal(tensor, resumed.average[name]), name
+
+
+def test_a_run_of_another_seed_is_not_taken_up(training: Training, tmp_path: Path) -> None:
+    training.save()
+    other = Training(Learner(sizes()), Place(0, 1, torch.device("cpu")), tmp_path, seed=2)
+    with pytest.raises(SystemExit, match="seed 1"):
+        other.resume()
