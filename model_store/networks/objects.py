@@ -155,6 +155,30 @@ class PromptDecoder(nn.Module):
         """The neck's two finer maps as the decoder takes them: (N, D/8, 4g, 4g), (N, D/4, 2g, 2g)."""
         return self.decoder.conv_s0(x4), self.decoder.conv_s1(x2)
 
+    def decode(
+        self,
+        features_x1: Tensor,
+        features_x2: Tensor,
+        features_x4: Tensor,
+        image: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        has_mask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `forward` gives, and the token of each mask, (B, M, D)."""
+        prompt = self.points(points, labels)
+        none = self.no_mask.weight[..., None, None]
+        dense = torch.where(has_mask[:, None, None, None], self.mask(mask[:, None]), none)
+        tokens, cells = self.decoder.transform(
+            prompt, labels != PADDING, features_x1 + dense, self.points.grid(self.grid)
+        )
+        rows = image.long()
+        logits, iou, score = self.decoder(
+            tokens, cells, features_x2.index_select(0, rows), features_x4.index_select(0, rows)
+        )
+        return logits, iou, score, tokens[:, 2:]
+
     def forward(
         self,
         features_x1: Tensor,
@@ -167,17 +191,7 @@ class PromptDecoder(nn.Module):
         has_mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The graph `prompt_decoder`; see `model_store.networks.graphs` for names and shapes."""
-        prompt = self.points(points, labels)
-        none = self.no_mask.weight[..., None, None]
-        dense = torch.where(has_mask[:, None, None, None], self.mask(mask[:, None]), none)
-        tokens, cells = self.decoder.transform(
-            prompt, labels != PADDING, features_x1 + dense, self.points.grid(self.grid)
-        )
-        rows = image.long()
-        decoded: tuple[Tensor, Tensor, Tensor] = self.decoder(
-            tokens, cells, features_x2.index_select(0, rows), features_x4.index_select(0, rows)
-        )
-        return decoded
+        return self.decode(features_x1, features_x2, features_x4, image, points, labels, mask, has_mask)[:3]
 
 
 class InteractiveFeatures(nn.Module):

@@ -29,6 +29,37 @@ class TextSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySizes:
+    """The numbers of what keeps a tracked object's past. Those of one kind mean nothing to the other."""
+
+    # Channels of a memory token; the model's width is a multiple of it.
+    width: int = 64
+    # Ages that a remembered frame can have: that of a conditioning frame, and 1 to `frames - 1` frames.
+    frames: int = 7
+    # Halvings from the mask that is remembered to the grid.
+    mask_steps: int = 4
+    fuser_layers: int = 2
+    fuser_feed_forward: int = 1024
+    # Cells.
+    fuser_kernel: int = 7
+    # Dense: attention to every cell of every remembered frame.
+    dense_layers: int = 4
+    dense_heads: int = 1
+    dense_feed_forward: int = 2048
+    # Perceiver: tokens of a frame that see all of it, and side of the square of windows that have one each.
+    latents: int = 64
+    windows: int = 16
+    perceiver_layers: int = 2
+    perceiver_heads: int = 1
+    perceiver_head_width: int = 64
+    perceiver_feed_forward: int = 256
+    # Perceiver: attention to the tokens.
+    attention_layers: int = 2
+    attention_heads: int = 8
+    attention_feed_forward: int = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
     """A student's numbers. Sides are in cells or pixels of square maps."""
 
@@ -59,6 +90,7 @@ class Sizes:
     # Masks that the prompt decoder proposes for an ambiguous prompt, beside the one for a clear prompt.
     proposals: int = 3
     object_layers: int = 2
+    memory: MemorySizes = MemorySizes()
 
     @property
     def embedding_side(self) -> int:
@@ -69,6 +101,11 @@ class Sizes:
     def mask_size(self) -> int:
         """Side of the mask logits."""
         return 4 * self.grid
+
+    @property
+    def remembered_size(self) -> int:
+        """Side of the mask that the memory encoder takes in."""
+        return (1 << self.memory.mask_steps) * self.grid
 
 
 def _trunk(name: str, channels: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from model_store.networks.detector import Detector, MaskHead
 from model_store.networks.image import IMAGE_ENCODERS, Neck
+from model_store.networks.memory import MEMORIES, MemoryKind
 from model_store.networks.objects import PromptDecoder
 from model_store.networks.sizes import Sizes
 from model_store.networks.text import TEXT_ENCODERS
@@ -21,6 +22,8 @@ class Abilities:
     concepts: bool = True
     # Segment one object from clicks, a box or a mask: the interactive neck and the prompt decoder.
     objects: bool = True
+    # Track objects through a video, by a memory of that kind; needs `objects`.
+    memory: MemoryKind = ""
 
 
 class Student(nn.Module):
@@ -39,6 +42,8 @@ class Student(nn.Module):
         if abilities.objects:
             self.interactive_neck = Neck(sizes)
             self.objects = PromptDecoder(sizes)
+        if abilities.memory:
+            self.memory = MEMORIES[abilities.memory](sizes)
 
 
 def blank(sizes: Sizes, abilities: Abilities = Abilities()) -> Student:

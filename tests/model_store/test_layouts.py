@@ -1,5 +1,7 @@
 """What released files hold, beside what the networks read."""
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,10 @@ import pytest
 from model_store import registry
 from model_store.assembly import shapes_in_file
 from model_store.layouts import STAGE_3_LEFT_OUT, layout_of
-from model_store.networks.keys import canonical, unused_group
+from model_store.networks.keys import canonical, sources, unused_group
+from model_store.networks.memory import MemoryKind
 from model_store.networks.sizes import sizes_of
+from model_store.networks.student import Abilities, blank, shapes
 
 # Tables that the import cuts, resizes or takes the first row from.
 _TABLES = ("pos_embed.pos_embed", "encoder.positional_embedding")
@@ -40,3 +44,28 @@ def test_parameters_of_the_stage_3_files_are_those_published(reference: Path) ->
         variant = registry.find(name)
         millions = layout_of(variant, reference / "manifests").parameters / 1e6
         assert abs(millions - variant.published_millions) < 0.06
+
+
+@pytest.mark.parametrize(
+    ("variant", "kind", "layout"),
+    [
+        ("es-ev-m-mc-s0", "dense", "ev_m_mobileclip_s0"),
+        ("es-ev-m-perceiver", "perceiver", "stage2_efficient_tracker_ev_m"),
+    ],
+)
+def test_a_student_with_a_video_memory_reads_all_of_the_tracker_but_one_tensor(
+    variant: str, kind: MemoryKind, layout: str, reference: Path
+) -> None:
+    with gzip.open(reference / "manifests" / f"{layout}.json.gz") as file:
+        in_file = {canonical(key): each["shape"] for key, each in json.load(file)["keys"].items()}
+    sizes = sizes_of(registry.find(variant))
+    wanted = shapes(blank(sizes, Abilities(concepts=False, memory=kind)))
+    read: set[str] = set()
+    for name, source in sources(wanted).items():
+        if name.startswith(("memory.", "objects.")):
+            read.add(source.key)
+            first = wanted[name][0] * (1 if source.third is None else 3)
+            assert in_file[source.key] == [first, *wanted[name][1:]], source.key
+    left = {key for key in in_file if key.startswith("tracker.")} - read
+    # Added where the reference has no past to attend to, which the students do otherwise.
+    assert left == {"tracker.no_mem_pos_enc"}

@@ -1,0 +1,60 @@
+"""Attention, as the video memory's own networks have it."""
+
+# mypy: allow-untyped-calls
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Scaled dot products.
+
+    Args:
+        queries: (B, H, T, C).
+        keys, values: (B, H, K, C).
+        valid: (B, K) bool, False for keys that nothing attends to; at least one of a row is True. None: all.
+
+    Returns:
+        (B, T, H * C).
+    """
+    mask = None if valid is None else valid[:, None, None]
+    if queries.requires_grad and queries.is_cpu:
+        # The fused kernel's backward pass is slower on a CPU than the products themselves.
+        weights = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+        if mask is not None:
+            weights = weights.masked_fill(~mask, -torch.inf)
+        seen = weights.softmax(-1).to(values.dtype) @ values
+    else:
+        seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    joined: Tensor = seen.transpose(1, 2).flatten(2)
+    return joined
+
+
+def heads_of(values: Tensor, heads: int) -> Tensor:
+    """(B, T, H * C) -> (B, H, T, C)."""
+    split: Tensor = values.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return split
+
+
+class Attention(nn.Module):
+    """Multi-head attention with biases, all of one width."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.o_proj = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, T, D), (B, K, D), (B, K, D), (B, K) bool as for `attend` -> (B, T, D)."""
+        seen = attend(
+            heads_of(self.q_proj(queries), self.heads),
+            heads_of(self.k_proj(keys), self.heads),
+            heads_of(self.v_proj(values), self.heads),
+            valid,
+        )
+        projected: Tensor = self.o_proj(seen)
+        return projected
