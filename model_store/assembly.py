@@ -111,7 +111,8 @@ def assemble(
     lacking = tuple(part for part in PARTS if part in absent - set(taken.values()))
     abilities = _abilities(lacking)
     merged = dict(tensors) | {key: fill[key] for key in taken} if fill is not None else tensors
-    wanted = {name: origin[name] for name in shapes(blank(sizes, abilities))}
+    served = _served(abilities)
+    wanted = {name: source for name, source in origin.items() if _part(name) in served}
     expected = _expected(whole, wanted)
     values = {
         key: _prepared(key, merged[key], sizes.text.context, interpolate_positions)
@@ -145,6 +146,13 @@ def _taken(
 
 def _part(name: str) -> str:
     return next(part for part, beginning in PARTS.items() if name.startswith(beginning))
+
+
+def _served(abilities: Abilities) -> set[str]:
+    """The parts that what a student is able to do needs."""
+    concepts = CONCEPT_PARTS if abilities.concepts else ()
+    objects = OBJECT_PARTS if abilities.objects else ()
+    return {"image encoder", *concepts, *objects}
 
 
 def _abilities(lacking: Iterable[str]) -> Abilities:

@@ -43,7 +43,7 @@ class PointEncoder(nn.Module):
 
     def grid(self, cells: int) -> Tensor:
         """(1, D, cells, cells): the encoding of every cell's centre."""
-        centres = (torch.arange(cells, dtype=torch.float32) + 0.5) / cells
+        centres = (torch.arange(cells, dtype=torch.float32, device=self.positions.device) + 0.5) / cells
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self.encode(torch.stack((x, y), dim=-1)).permute(2, 0, 1)[None]
 
