@@ -83,25 +83,55 @@ _DRAW = {
 
 
 def colour_of(sprite: Image.Image, vocabulary: Vocabulary) -> str | None:
-    """The colour that the sprite clearly has, of the vocabulary's; None where several are in it."""
+    """The colour that the sprite clearly has, of the vocabulary's; None where several are in it, or none."""
     small = np.asarray(sprite.resize((24, 24), Image.Resampling.NEAREST)).astype(np.int64)
     opaque = small[small[..., 3] > 127][:, :3]
     if not len(opaque):
         return None
-    names = list(vocabulary.colours)
-    values = np.array([vocabulary.colours[name] for name in names])
-    nearest = ((opaque[:, None] - values[None]) ** 2).sum(-1).argmin(1)
-    high, low = opaque.max(1), opaque.min(1)
-    pale = high - low < _PALE
-    for name, of_it in (
-        ("white", pale & (low > _BRIGHT)),
+    seen = _seen(opaque)
+    counts = {name: int((seen == name).sum()) for name in vocabulary.colours}
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] >= _CLEAR * len(opaque) else None
+
+
+def _seen(rgb: NDArray[np.int64]) -> NDArray[np.str_]:
+    """What each of (n, 3) pixels is called; empty where no colour fits, as with tan or turquoise."""
+    high, low = rgb.max(1), rgb.min(1)
+    chroma, middle = high - low, rgb.sum(1) - rgb.max(1) - rgb.min(1)
+    # Degrees of hue, by the sixth of the circle that the order of the channels tells.
+    part = 60 * (middle - low) // np.maximum(chroma, 1)
+    red, green, blue = rgb.T
+    hue = np.select(
+        [
+            (red == high) & (blue == low),
+            (green == high) & (blue == low),
+            (green == high),
+            (blue == high) & (red == low),
+            (blue == high),
+        ],
+        [part, 120 - part, 120 + part, 240 - part, 240 + part],
+        360 - part,
+    )
+    reddish, crimson, warm = hue < 12, hue >= 342, (hue >= 12) & (hue < 42)
+    # Where hues say nothing, and where they are too weak to be named but for pink.
+    plain, weak = (chroma < _PALE) | (6 * chroma < high), 5 * chroma < 2 * high
+    vivid = 25 * chroma >= 17 * high
+    # The first that fits.
+    named = (
         ("black", high < _DARK),
-        ("gray", pale & (low <= _BRIGHT) & (high >= _DARK)),
-    ):
-        nearest[of_it] = names.index(name)
-    counts = np.bincount(nearest, minlength=len(names))
-    best = int(counts.argmax())
-    return names[best] if counts[best] >= _CLEAR * len(opaque) else None
+        ("white", (low > _BRIGHT) | (low > 200) & (chroma < 50)),
+        ("gray", plain),
+        ("brown", warm & ~weak & ((high < 170) | (high < 205) & (hue < 30) & ~vivid)),
+        ("brown", reddish & (high < 120)),
+        ("red", (reddish | crimson) & vivid),
+        ("orange", warm & vivid & (high >= 200) & (hue < 35)),
+        ("yellow", (hue >= 41) & (hue < 68) & ~weak & (high >= 150)),
+        ("green", (hue >= 68) & (hue < 165) & ~weak),
+        ("blue", (hue >= 195) & (hue < 250) & ~weak),
+        ("purple", (hue >= 250) & (hue < 342) & ~weak & ((hue < 292) | (high < 170))),
+        ("pink", ((hue >= 292) | reddish & weak) & (high > 200)),
+    )
+    return np.select([where for _, where in named], [name for name, _ in named], "")
 
 
 def restyled(sprite: Image.Image, generator: Generator) -> Image.Image:
