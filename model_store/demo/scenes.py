@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,11 +188,9 @@ def _free(
         # Up to a fifth of it may reach over the edge.
         x = int(generator.integers(-width // 5, max(side - width + width // 5, -width // 5 + 1)))
         y = int(generator.integers(-height // 5, max(side - height + height // 5, -height // 5 + 1)))
-        top, left = max(y, 0), max(x, 0)
-        part = solid[top - y : side - y, left - x : side - x]
-        bottom, right = top + part.shape[0], left + part.shape[1]
+        part, where = _inside(solid, x, y, side)
         hidden = [
-            np.count_nonzero(mask) - np.count_nonzero(mask[top:bottom, left:right] & part) < 0.45 * full
+            np.count_nonzero(mask) - np.count_nonzero(mask[where] & part) < 0.45 * full
             for mask, full in zip(masks, whole, strict=True)
         ]
         if not any(hidden):
@@ -206,14 +205,17 @@ def blend(pixels: NDArray[np.uint8], rgba: NDArray[np.uint8], x: int, y: int) ->
         x: the column of its left edge, which may lie outside; `y` likewise.
     """
     side = pixels.shape[0]
-    top, left = max(y, 0), max(x, 0)
-    part = rgba[top - y : side - y, left - x : side - x]
-    bottom, right = top + part.shape[0], left + part.shape[1]
+    part, where = _inside(rgba, x, y, side)
     mask = np.zeros((side, side), bool)
-    if part.size == 0:
-        return mask
     alpha = part[..., 3:].astype(np.uint16)
-    under = pixels[top:bottom, left:right].astype(np.uint16)
-    pixels[top:bottom, left:right] = (part[..., :3] * alpha + under * (255 - alpha) + 127) // 255
-    mask[top:bottom, left:right] = alpha[..., 0] >= 128
+    under = pixels[where].astype(np.uint16)
+    pixels[where] = (part[..., :3] * alpha + under * (255 - alpha) + 127) // 255
+    mask[where] = alpha[..., 0] >= 128
     return mask
+
+
+def _inside(sprite: NDArray[Any], x: int, y: int, side: int) -> tuple[NDArray[Any], tuple[slice, slice]]:
+    """What of a sprite lies in the picture, and in which rows and columns; nothing of one beyond it."""
+    top, left = max(y, 0), max(x, 0)
+    part = sprite[top - y : max(side - y, 0), left - x : max(side - x, 0)]
+    return part, (slice(top, top + part.shape[0]), slice(left, left + part.shape[1]))

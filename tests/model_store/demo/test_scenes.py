@@ -6,7 +6,7 @@ import pytest
 
 from model_store.demo import drawings, tasks
 from model_store.demo.clips import clip
-from model_store.demo.scenes import Scene, World, crop, scene
+from model_store.demo.scenes import Scene, World, blend, crop, scene
 from model_store.demo.student import Words
 
 
@@ -113,3 +113,16 @@ def test_a_seed_gives_the_same_clip_on_every_machine(shapes: World) -> None:
     made = clip(shapes, 0, 4)
     digest = hashlib.sha256(made.pixels.tobytes() + made.masks.tobytes()).hexdigest()[:16]
     assert digest == "5987c03330a75a3b"
+
+
+@pytest.mark.parametrize(("x", "y"), [(70, 10), (10, 70), (-9, 10), (10, -9), (64, 64)])
+def test_a_sprite_that_lies_outside_changes_nothing(x: int, y: int) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    mask = blend(pixels, np.full((8, 8, 4), 255, np.uint8), x, y)
+    assert not mask.any() and not pixels.any()
+
+
+def test_a_sprite_on_the_edge_is_cut() -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    mask = blend(pixels, np.full((8, 8, 4), 255, np.uint8), 60, -3)
+    assert mask.sum() == 4 * 5 and mask[:5, 60:].all() and (pixels[:5, 60:] == 255).all()
