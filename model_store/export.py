@@ -63,11 +63,10 @@ def export(
         write_graph(spec, spec.folded(student), path)
         report(f"export {spec.name}", 1.0)
         report(f"check {spec.name}", 0.0)
-        inputs = dict(values)
         difference, bound = _compare(spec, student, path, values)
         if halves:
             halve(path)
-            difference = _difference(spec, path, inputs, values)
+            difference = _difference(spec, path, values)
         report(f"check {spec.name}", 1.0)
         made[spec.name] = Graph(
             file=path.name,
@@ -167,10 +166,9 @@ def _compare(
     Adds torch's outputs to `values` for the graphs that follow.
     """
     names = [tensor.name for tensor in spec.outputs]
-    feeds = {tensor.name: values[tensor.name] for tensor in spec.inputs}
-    expected = run_torch(spec.reference(student), list(feeds.values()))
+    expected = run_torch(spec.reference(student), [values[tensor.name] for tensor in spec.inputs])
     values.update(zip(names, expected, strict=True))
-    difference = _difference(spec, path, feeds, values)
+    difference = _difference(spec, path, values)
     bound = {name: spec.bound * _scale(values[name]) for name in names}
     if spec.name == "interactive_features":
         values["conditioned"] = _without_past(student, values)
@@ -181,11 +179,11 @@ def _compare(
     return difference, bound
 
 
-def _difference(spec: GraphSpec, path: Path, inputs: Arrays, expected: Arrays) -> dict[str, float]:
-    """The largest, by output, between what the file gives on the inputs and what is expected of it."""
+def _difference(spec: GraphSpec, path: Path, values: Arrays) -> dict[str, float]:
+    """The largest, by output, between what the file gives and what torch gave, which `values` has."""
     names = [tensor.name for tensor in spec.outputs]
-    found = _run_onnx(path, names, {tensor.name: inputs[tensor.name] for tensor in spec.inputs})
-    return {name: _largest(expected[name], array) for name, array in zip(names, found, strict=True)}
+    found = _run_onnx(path, names, {tensor.name: values[tensor.name] for tensor in spec.inputs})
+    return {name: _largest(values[name], array) for name, array in zip(names, found, strict=True)}
 
 
 def _scale(expected: NDArray[Any]) -> float:

@@ -13,6 +13,7 @@ from model_store.demo import losses
 from model_store.demo.attention import write_out
 from model_store.demo.losses import Pairs
 from model_store.networks.detector import Detections
+from model_store.networks.fold import product
 from model_store.networks.geometry import PADDING
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import Abilities, Student
@@ -51,11 +52,6 @@ class Learner(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(2.3))
         self.outline = nn.Conv2d(channels, 16, 1)
 
-    def texts(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, T) -> features (R, T, D) and which are no padding (R, T)."""
-        features, valid = self.student.text(tokens)
-        return features, valid
-
     def crops(self, pixels: Tensor, masks: Tensor, names: Tensor, tokens: Tensor) -> Tensor:
         """The loss of telling single objects apart and from their background.
 
@@ -69,7 +65,7 @@ class Learner(nn.Module):
         outline = F.pixel_shuffle(self.outline(embedding), 4)[:, 0].float()
         inside = F.interpolate(masks[:, None], embedding.shape[-2:], mode="area")
         pooled = (embedding * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1e-3)
-        features, valid = self.texts(tokens)
+        features, valid = self.student.text(tokens)
         shown = valid[..., None].float()
         text = self.name_of_text((features * shown).sum(1) / shown.sum(1)).float()
         crop = self.name_of_crop(pooled).float()
@@ -104,7 +100,7 @@ class Learner(nn.Module):
         return every.sum(1).clamp(max=1)
 
     def _detect(self, x1: Tensor, batch: Batch) -> Detections:
-        features, valid = self.texts(batch["tokens"].flatten(0, 1))
+        features, valid = self.student.text(batch["tokens"].flatten(0, 1))
         none = torch.full((len(x1), 1), PADDING, dtype=torch.int32, device=x1.device)
         points = x1.new_zeros((len(x1), 1, 2))
         boxes, labels = batch["exemplar_boxes"].flatten(0, 1), batch["exemplar_labels"].flatten(0, 1)
@@ -159,10 +155,8 @@ def _projected(level: Any, pointwise: nn.Conv2d, embedding: Tensor) -> Tensor:
     hidden = embedding
     for layer in level.scale_layers:
         hidden = layer(hidden)
-    mixing = pointwise.weight[:, :, 0, 0]
-    weight = torch.einsum("oj,jiyx->oiyx", mixing, level.proj2.weight)
-    assert pointwise.bias is not None
-    return F.conv2d(level.proj1(hidden), weight, mixing @ level.proj2.bias + pointwise.bias, padding=1)
+    weight, bias = product(level.proj2, pointwise, torch.float32)
+    return F.conv2d(level.proj1(hidden), weight, bias, padding=1)
 
 
 def _begin(student: Student) -> None:

@@ -1,10 +1,26 @@
-"""Attention, as the video memory's own networks have it."""
+"""Attention: as the video memory's own networks have it, and written out for training."""
 
 # mypy: allow-untyped-calls
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+
+def written_out(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """(B, H, T, C) and (B, H, K, C) twice -> (B, H, T, C).
+
+    On a processor the fused operator's backward pass is slower than the products themselves.
+
+    Args:
+        mask: broadcasts to (B, H, T, K): bool, False where nothing is to be seen, or float, added.
+    """
+    scores = (queries * scale) @ keys.transpose(-1, -2)
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    return scores.softmax(-1).to(values.dtype) @ values
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -20,11 +36,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None =
     """
     mask = None if valid is None else valid[:, None, None]
     if queries.requires_grad and queries.is_cpu:
-        # The fused kernel's backward pass is slower on a CPU than the products themselves.
-        weights = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
-        if mask is not None:
-            weights = weights.masked_fill(~mask, -torch.inf)
-        seen = weights.softmax(-1).to(values.dtype) @ values
+        seen = written_out(queries, keys, values, mask, queries.shape[-1] ** -0.5)
     else:
         seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     joined: Tensor = seen.transpose(1, 2).flatten(2)

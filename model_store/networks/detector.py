@@ -17,20 +17,8 @@ from transformers.models.sam3_lite_text.configuration_sam3_lite_text import (
 )
 
 from model_store.networks.geometry import GeometryEncoder
+from model_store.networks.positions import sine_positions
 from model_store.networks.sizes import Sizes
-
-
-def sine_positions(sizes: Sizes) -> Tensor:
-    """(1, D, g, g) float32: the position encoding of the coarsest map. Always on the CPU."""
-    table: Tensor = sam3.Sam3LiteTextSinePositionEmbedding.build_sine_position_embedding(
-        torch.Size((1, sizes.width, sizes.grid, sizes.grid)),
-        torch.device("cpu"),
-        torch.float32,
-        sizes.width // 2,
-        normalize=True,
-        scale=2 * torch.pi,
-    )
-    return table.contiguous()
 
 
 class Decoder(sam3.Sam3LiteTextDetrDecoder):
@@ -90,7 +78,7 @@ class Detector(nn.Module):
         self.encoder = sam3.Sam3LiteTextDetrEncoder(encoder)
         self.decoder = Decoder(decoder, sizes)
         self.scoring = sam3.Sam3LiteTextDotProductScoring(Sam3LiteTextConfig(detr_decoder_config=common))
-        self.register_buffer("positions", sine_positions(sizes), persistent=False)
+        self.register_buffer("positions", sine_positions(sizes.width, sizes.grid), persistent=False)
 
     def forward(
         self,

@@ -41,12 +41,17 @@ def before_shuffle(weight: Tensor, bias: Tensor) -> nn.Conv2d:
     return _conv1x1(weight.permute(1, 2, 3, 0).flatten(0, 2), bias.repeat_interleave(4))
 
 
+def product(conv: nn.Conv2d, pointwise: nn.Conv2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight (O, I, 3, 3) and bias (O,) of the one 3x3 convolution that equals the two; gradients pass."""
+    assert conv.bias is not None and pointwise.bias is not None
+    mixing = pointwise.weight.to(dtype)[:, :, 0, 0]
+    weight = torch.einsum("oj,jiyx->oiyx", mixing, conv.weight.to(dtype))
+    return weight, mixing @ conv.bias.to(dtype) + pointwise.bias.to(dtype)
+
+
 def conv_then_pointwise(conv: nn.Conv2d, pointwise: nn.Conv2d) -> nn.Conv2d:
     """The one 3x3 convolution that equals the two."""
-    assert conv.bias is not None and pointwise.bias is not None
-    mixing = pointwise.weight.double()[:, :, 0, 0]
-    weight = torch.einsum("oj,jiyx->oiyx", mixing, conv.weight.double())
-    bias = mixing @ conv.bias.double() + pointwise.bias.double()
+    weight, bias = product(conv, pointwise, torch.float64)
     made = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
     made.weight = nn.Parameter(weight.to(torch.float32), requires_grad=False)
     made.bias = nn.Parameter(bias.to(torch.float32), requires_grad=False)

@@ -13,6 +13,7 @@ from transformers.models.sam3_tracker_video import modeling_sam3_tracker_video a
 from model_store.networks.memory_attention import DenseMemoryAttention
 from model_store.networks.memory_encoder import MemoryEncoder
 from model_store.networks.perceiver import EfficientMemoryAttention, PerceiverResampler
+from model_store.networks.positions import sine_positions
 from model_store.networks.sizes import Sizes
 
 # "": no memory.
@@ -20,19 +21,6 @@ MemoryKind = Literal["dense", "perceiver", ""]
 
 # The share of their positions that features take with them into the attention.
 _PLACED = 0.1
-
-
-def sine_positions(width: int, side: int) -> Tensor:
-    """(1, W, side, side) float32: the position encoding of a map of W channels. Always on the CPU."""
-    table: Tensor = sam3.Sam3TrackerVideoPositionEmbeddingSine.build_sine_position_embedding(
-        torch.Size((1, width, side, side)),
-        torch.device("cpu"),
-        torch.float32,
-        width // 2,
-        normalize=True,
-        scale=2 * torch.pi,
-    )
-    return table.contiguous()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,16 @@ def small(sizes: Sizes) -> Sizes:
     return replace(sizes, memory=memory)
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def memory(request: pytest.FixtureRequest, small: Sizes) -> VideoMemory:
-    abilities = Abilities(concepts=False, memory=request.param)
-    made: Any = build(small, weights(shapes(blank(small, abilities))), abilities)
+def _memory(sizes: Sizes, kind: MemoryKind) -> VideoMemory:
+    abilities = Abilities(concepts=False, memory=kind)
+    made: Any = build(sizes, weights(shapes(blank(sizes, abilities))), abilities)
     part: VideoMemory = made.memory
     return part
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def memory(request: pytest.FixtureRequest, small: Sizes) -> VideoMemory:
+    return _memory(small, request.param)
 
 
 def _features(sizes: Sizes, seed: int) -> Tensor:
@@ -122,8 +126,6 @@ def test_an_absent_object_is_remembered_as_such(memory: VideoMemory, small: Size
 
 
 def test_the_perceiver_keeps_as_many_tokens_as_its_numbers_say(small: Sizes) -> None:
-    abilities = Abilities(concepts=False, memory="perceiver")
-    made: Any = build(small, weights(shapes(blank(small, abilities))), abilities)
     with torch.inference_mode():
-        assert _past(made.memory, small).memory.shape[2] == 5 + 3 * 3
+        assert _past(_memory(small, "perceiver"), small).memory.shape[2] == 5 + 3 * 3
     assert set(MEMORIES) == set(KINDS)
