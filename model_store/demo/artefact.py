@@ -12,6 +12,7 @@ from torch import Tensor
 from model_store import importing, registry
 from model_store.demo.plan import PLAN
 from model_store.demo.student import NAME, Words, sizes
+from model_store.demo.train import CHECKPOINT
 from model_store.demo.vocabulary import Vocabulary
 from model_store.networks.student import build
 
@@ -25,7 +26,7 @@ def make(run: Path, store: Path, figures: Mapping[str, Any] | None = None) -> Pa
         run: the training's folder.
         figures: what an evaluation gave, for the manifest.
     """
-    saved = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    saved = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
     words = Words(Vocabulary.load())
     weights: dict[str, Tensor] = {
         name.removeprefix(_STUDENT): tensor

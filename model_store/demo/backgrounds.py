@@ -6,13 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from model_store.demo.vocabulary import pick
+
 Generator = np.random.Generator
 Pixels = NDArray[np.uint8]
 
 
 def background(side: int, generator: Generator) -> Pixels:
     """(side, side, 3) uint8 RGB."""
-    kind = _KINDS[int(generator.integers(len(_KINDS)))]
+    kind = pick(_KINDS, generator)
     image = kind(side, generator)
     if generator.random() < 0.3:
         image = Image.blend(image, _clouds(side, generator), 0.25)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from model_store.demo.backgrounds import background, light
 from model_store.demo.scenes import LEAST_PIXELS, Figure, World, blend, figure
 from model_store.demo.sprites import Generator, placed
+from model_store.demo.vocabulary import pick
 
 _CLIP = 4
 # The background reaches over the frame by this share on each side, for the camera to move in.
@@ -126,7 +127,7 @@ def _cast(world: World, generator: Generator, things: int, *, augment: bool) -> 
     if noun and things > 1 and generator.random() < 0.35:
         figures[1] = figure(world, generator, noun, augment=augment)
     if generator.random() < 0.35:
-        figures.append(figures[int(generator.integers(things))])
+        figures.append(pick(figures[:things], generator))
     if generator.random() < _OCCLUDERS:
         count = 1 + int(generator.integers(0, 3))
         figures += [figure(world, generator, augment=augment) for _ in range(count)]

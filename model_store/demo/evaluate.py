@@ -19,6 +19,7 @@ from model_store.demo import drawings
 from model_store.demo.scenes import Scene, Thing, World, scene
 from model_store.demo.served import Mask, Service, serving
 from model_store.demo.tasks import box_of
+from model_store.demo.vocabulary import pick
 
 _PURPOSE = 3
 _CLICKS = 3
@@ -108,7 +109,7 @@ def _asked(world: World, made: Scene, generator: Generator) -> Iterator[tuple[st
         concept = present[int(index)]
         yield _group(world, concept), concept, vocabulary.phrase(concept, generator)
     absent = [name for name in vocabulary.concepts if name not in present]
-    concept = absent[int(generator.integers(len(absent)))]
+    concept = pick(absent, generator)
     yield "absent", concept, vocabulary.phrase(concept, generator)
     yield "unknown", "", vocabulary.unknown(generator, heard=False)
 
@@ -138,7 +139,7 @@ def _exemplar(service: Service, world: World, made: Scene, counts: Counts, gener
     named = [thing for thing in made.things if thing.names]
     if not named:
         return
-    shown = named[int(generator.integers(len(named)))]
+    shown = pick(named, generator)
     answer = service.ask([{"exemplars": [{"box": _pixels_of(shown), "positive": True}]}])[0]
     truth = _instances(made, world.vocabulary.own(shown.names))
     counts.found("exemplar box", [mask for _, mask in answer], truth)
@@ -150,7 +151,7 @@ def _pixels_of(thing: Thing) -> list[float]:
 
 
 def _object(service: Service, made: Scene, counts: Counts, generator: Generator) -> None:
-    thing = made.things[int(generator.integers(len(made.things)))]
+    thing = pick(made.things, generator)
     counts.value("box: IoU", iou(service.ask([{"box": _pixels_of(thing)}])[0][0][1], thing.mask))
     points: list[dict[str, Any]] = []
     found = np.zeros_like(thing.mask)

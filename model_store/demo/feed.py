@@ -57,13 +57,7 @@ class Feed(Dataset[dict[str, Any]]):
         quarter = plan.CROP_SIDE // 4
         return {
             "pixels": np.stack([scene.pixels for scene, _ in crops]),
-            "masks": np.stack([_shrunk(thing.mask, quarter) for _, thing in crops]),
+            "masks": np.stack([tasks.shrunk(thing.mask, quarter) for _, thing in crops]),
             "names": np.array([asked.index(name) for name in own], np.int64),
             "tokens": tokens,
         }
-
-
-def _shrunk(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
-    step = mask.shape[0] // side
-    small: NDArray[np.float32] = mask.reshape(side, step, side, step).mean((1, 3), dtype=np.float32)
-    return small

@@ -6,17 +6,17 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["crops", "pictures", "clips"]
+Kind = Literal["crops", "pictures"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A stretch of steps. Shares are of steps; what is left over are pictures."""
+    """A stretch of steps."""
 
     name: str
     steps: int
-    crops: float = 0.0
-    clips: float = 0.0
+    # Share of the steps; the others are of pictures.
+    crops: float
     # Learning rate at its begin and at its end, with a cosine in between.
     rate: float
     last_rate: float
@@ -69,6 +69,4 @@ def kind_at(seed: int, step: int) -> Kind:
     """What the step trains on; the same in every process."""
     phase, _ = phase_at(step)
     draw = np.random.Generator(np.random.PCG64((seed, step))).random()
-    if draw < phase.crops:
-        return "crops"
-    return "clips" if draw < phase.crops + phase.clips else "pictures"
+    return "crops" if draw < phase.crops else "pictures"

@@ -12,7 +12,7 @@ from PIL import Image
 from model_store.demo import drawings
 from model_store.demo.backgrounds import background, light
 from model_store.demo.sprites import Generator, colour_of, placed, restyled, shape
-from model_store.demo.vocabulary import Vocabulary
+from model_store.demo.vocabulary import Vocabulary, pick
 
 # A thing of which less is visible is taken out: pixels of a picture of 256 x 256, and the share of itself.
 LEAST_PIXELS, _LEAST_SHARE = 60, 0.25
@@ -81,20 +81,18 @@ def figure(world: World, generator: Generator, noun: str | None = None, *, augme
         names: Sequence[str] = vocabulary.unnamed
     else:
         # Nouns are alike likely, however many drawings they have.
-        some = noun or list(vocabulary.nouns)[int(generator.integers(len(vocabulary.nouns)))]
-        names = [drawing for drawing, of in vocabulary.noun_of.items() if of == some]
-    name = names[int(generator.integers(len(names)))]
+        names = vocabulary.drawings_of[noun or pick(list(vocabulary.nouns), generator)]
+    name = pick(names, generator)
     having = [style for style in world.styles if name in style]
-    sprite = Image.fromarray(having[int(generator.integers(len(having)))][name])
+    sprite = Image.fromarray(pick(having, generator)[name])
     if augment and generator.random() < 0.6:
         sprite = restyled(sprite, generator)
     return Figure(sprite, vocabulary.names_of(name, colour_of(sprite, vocabulary)), name)
 
 
 def _shape(vocabulary: Vocabulary, generator: Generator) -> Figure:
-    name = vocabulary.shapes[int(generator.integers(len(vocabulary.shapes)))]
-    colours = list(vocabulary.colours)
-    colour = colours[int(generator.integers(len(colours)))]
+    name = pick(vocabulary.shapes, generator)
+    colour = pick(list(vocabulary.colours), generator)
     sprite = shape(name, vocabulary.colours[colour], generator)
     return Figure(sprite, frozenset((name, f"{colour} {name}")), name)
 

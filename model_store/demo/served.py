@@ -1,5 +1,6 @@
 """A running service, asked over HTTP as any client would."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -35,14 +36,12 @@ class Service:
         answer = self._client.post(
             "/v1/images",
             files={"image": file.getvalue()},
-            data={"request": f'{{"variant": "{self._variant}"}}'},
+            data={"request": json.dumps({"variant": self._variant})},
         )
         self._image = {"id": _checked(answer)["image"]["id"]}
 
     def ask(self, prompts: list[dict[str, Any]]) -> list[list[tuple[float, Mask]]]:
         """Score and (H, W) mask of every segment, by prompt, the best first."""
-        if not prompts:
-            return []
         request = {"variant": self._variant, "image": self._image, "prompts": prompts}
         answer = _checked(self._client.post("/v1/segment", json=request))
         return [

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from model_store.demo.scenes import Scene, Thing
 from model_store.demo.student import Words
-from model_store.demo.vocabulary import Vocabulary
+from model_store.demo.vocabulary import Vocabulary, pick
+from model_store.networks.geometry import PADDING
 
 # Side of the true masks: twice that of the mask logits.
 MASK_SIDE = 128
@@ -17,7 +18,6 @@ MASK_SIDE = 128
 THINGS, ROWS, EXEMPLARS = 12, 3, 3
 # What the text encoder hears where a concept is shown and not named.
 VISUAL = "visual"
-PADDING = -10
 
 Generator = np.random.Generator
 Arrays = dict[str, NDArray[Any]]
@@ -69,11 +69,16 @@ def _things(things: Sequence[Thing]) -> Arrays:
     boxes[:, 2:] = 1
     real = np.arange(THINGS) < len(things)
     for index, thing in enumerate(things):
-        step = thing.mask.shape[0] // MASK_SIDE
-        share = thing.mask.reshape(MASK_SIDE, step, MASK_SIDE, step).mean((1, 3))
-        masks[index] = share >= 0.5
+        masks[index] = shrunk(thing.mask, MASK_SIDE) >= 0.5
         boxes[index] = box_of(thing.mask)
     return {"masks": masks, "boxes": boxes, "real": real}
+
+
+def shrunk(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    """(side, side): the share of each cell that is the mask's. Its side is a multiple of `side`."""
+    step = mask.shape[0] // side
+    small: NDArray[np.float32] = mask.reshape(side, step, side, step).mean((1, 3), dtype=np.float32)
+    return small
 
 
 def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -100,34 +105,30 @@ def _row(things: Sequence[Thing], vocabulary: Vocabulary, generator: Generator) 
     return _absent(things, vocabulary, generator)
 
 
-def _pick(options: Sequence[Any], generator: Generator) -> Any:
-    return options[int(generator.integers(len(options)))]
-
-
 def _instances(things: Sequence[Thing], concept: str) -> frozenset[int]:
     return frozenset(index for index, thing in enumerate(things) if concept in thing.names)
 
 
 def _named(things: Sequence[Thing], named: list[int], vocabulary: Vocabulary, generator: Generator) -> Row:
-    thing = things[_pick(named, generator)]
+    thing = things[pick(named, generator)]
     # The most telling name half of the time: there are more of those to learn.
     own = vocabulary.own(thing.names)
-    concept = own if generator.random() < 0.5 else _pick(sorted(thing.names), generator)
+    concept = own if generator.random() < 0.5 else pick(sorted(thing.names), generator)
     return Row(vocabulary.phrase(concept, generator), (), _instances(things, concept))
 
 
 def _shown(things: Sequence[Thing], named: list[int], vocabulary: Vocabulary, generator: Generator) -> Row:
     """A concept shown by boxes: alone, with its name, or among others of a wider one."""
-    first = _pick(named, generator)
+    first = pick(named, generator)
     concept = vocabulary.own(things[first].names)
     wanted = _instances(things, concept)
     others = [index for index in range(len(things)) if index not in wanted]
     more = [index for index in sorted(wanted) if index != first]
     boxes = [(first, True)]
     if more and generator.random() < 0.4:
-        boxes.append((_pick(more, generator), True))
+        boxes.append((pick(more, generator), True))
     if others and generator.random() < 0.4:
-        boxes.append((_pick(others, generator), False))
+        boxes.append((pick(others, generator), False))
     phrase = VISUAL if generator.random() < 0.7 else vocabulary.phrase(concept, generator)
     return Row(phrase, tuple(boxes), wanted)
 
@@ -138,8 +139,8 @@ def _absent(things: Sequence[Thing], vocabulary: Vocabulary, generator: Generato
         return Row(vocabulary.unknown(generator), (), frozenset())
     for _ in range(8):
         near = present and generator.random() < 0.5
-        concept = vocabulary.near(_pick(sorted(present), generator), generator) if near else None
-        concept = concept or _pick(vocabulary.concepts, generator)
+        concept = vocabulary.near(pick(sorted(present), generator), generator) if near else None
+        concept = concept or pick(vocabulary.concepts, generator)
         if concept not in present:
             return Row(vocabulary.phrase(concept, generator), (), frozenset())
     return Row(vocabulary.unknown(generator), (), frozenset())

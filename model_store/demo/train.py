@@ -29,7 +29,7 @@ from model_store.demo.scenes import World
 from model_store.demo.student import Words, sizes
 from model_store.demo.vocabulary import Vocabulary
 
-_CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 _LOG = "log.jsonl"
 _SAVE_EVERY_S = 240.0
 _EMA = 0.999
@@ -78,7 +78,7 @@ class Training:
 
     def resume(self) -> None:
         """Take up the folder's checkpoint, if there is one."""
-        path = self._folder / _CHECKPOINT
+        path = self._folder / CHECKPOINT
         if not path.exists():
             return
         saved = torch.load(path, map_location=self.place.device, weights_only=True)
@@ -97,9 +97,9 @@ class Training:
             "step": self.step,
             "seed": self._seed,
         }
-        partial = self._folder / f"{_CHECKPOINT}.part"
+        partial = self._folder / f"{CHECKPOINT}.part"
         torch.save(state, partial)
-        partial.replace(self._folder / _CHECKPOINT)
+        partial.replace(self._folder / CHECKPOINT)
 
     def learn(self, batch: dict[str, Any]) -> dict[str, float]:
         """One step. Returns the losses."""

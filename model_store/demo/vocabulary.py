@@ -4,7 +4,7 @@ import hashlib
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -43,22 +43,30 @@ class Vocabulary:
         """The one of vocabulary.toml."""
         return _load()
 
-    @property
+    @cached_property
+    def drawings_of(self) -> dict[str, list[str]]:
+        """The drawings of each noun."""
+        drawings: dict[str, list[str]] = {noun: [] for noun in self.nouns}
+        for drawing, noun in self.noun_of.items():
+            drawings[noun].append(drawing)
+        return drawings
+
+    @cached_property
     def wider(self) -> tuple[str, ...]:
         """Words that are true of several nouns."""
         return tuple(dict.fromkeys(word for words in self.nouns.values() for word in words))
 
-    @property
+    @cached_property
     def own_names(self) -> tuple[str, ...]:
         """The most telling name of each kind of thing: nouns, and shapes with their colour."""
         return (*self.nouns, *(f"{colour} {shape}" for colour in self.colours for shape in self.shapes))
 
-    @property
+    @cached_property
     def concepts(self) -> tuple[str, ...]:
         """All but colours with nouns."""
         return (*self.own_names, *self.wider, *self.shapes)
 
-    @property
+    @cached_property
     def words(self) -> tuple[str, ...]:
         """Every word that a phrase of a thing can hold."""
         known = [form for name in (*self.nouns, *self.wider, *self.shapes) for form in self._forms(name)]
@@ -82,12 +90,12 @@ class Vocabulary:
         """Another concept that is like this one: the same in another colour, or another of its kind."""
         colour, _, noun = concept.partition(" ")
         if colour in self.colours and noun:
-            return f"{_pick(list(self.colours), generator)} {noun}"
+            return f"{pick(list(self.colours), generator)} {noun}"
         if concept in self.nouns:
             wider = self.nouns[concept]
-            return str(_pick([noun for noun, words in self.nouns.items() if words == wider], generator))
+            return str(pick([noun for noun, words in self.nouns.items() if words == wider], generator))
         group = self.shapes if concept in self.shapes else self.wider
-        return str(_pick(group, generator))
+        return str(pick(group, generator))
 
     def phrase(self, concept: str, generator: Generator) -> str:
         """One way of asking for it: "dog", "a dog", "two dogs", "the puppies"; sometimes capitalised."""
@@ -96,7 +104,7 @@ class Vocabulary:
             colour, noun = "", concept
         others = self.also.get(noun, ())
         if others and generator.random() < 0.3:
-            noun = _pick(others, generator)
+            noun = pick(others, generator)
         said = self._said(f"{colour} {noun}".strip(), noun, generator)
         return said.capitalize() if generator.random() < 0.1 else said
 
@@ -107,11 +115,11 @@ class Vocabulary:
             heard: True draws from the words to train on, False from those that only evaluations ask for.
         """
         words = self.unknown_words if heard else self.unheard_words
-        word = str(_pick(words, generator))
+        word = str(pick(words, generator))
         if generator.random() < 0.15:
             word = "".join(chr(97 + int(letter)) for letter in generator.integers(0, 26, len(word)))
         elif generator.random() < 0.15:
-            word = f"{_pick(list(self.colours), generator)} {word}"
+            word = f"{pick(list(self.colours), generator)} {word}"
         return self._said(word, word, generator)
 
     def _said(self, phrase: str, noun: str, generator: Generator) -> str:
@@ -120,9 +128,9 @@ class Vocabulary:
         if draw < _BARE:
             return phrase
         if draw < _ARTICLE:
-            article = _pick(_ARTICLES, generator)
+            article = pick(_ARTICLES, generator)
             return f"{'an' if article == 'a' and phrase[0] in _VOWELS else article} {phrase}"
-        return f"{_pick(_MANY, generator)} {plural}" if draw < _SEVERAL else plural
+        return f"{pick(_MANY, generator)} {plural}" if draw < _SEVERAL else plural
 
     def plural(self, noun: str) -> str:
         """Of a noun or of its last word."""
@@ -137,7 +145,8 @@ class Vocabulary:
         return [form for one in every for form in (one, self.plural(one))]
 
 
-def _pick(options: Sequence[Any], generator: Generator) -> Any:
+def pick(options: Sequence[Any], generator: Generator) -> Any:
+    """One of them, each as likely."""
     return options[int(generator.integers(len(options)))]
 
 
