@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 
 from model_store import importing, registry, synthetic
-from model_store.networks.sizes import Sizes, TextSizes
+from model_store.networks.sizes import MemorySizes, Sizes, TextSizes
 from model_store.networks.student import Student, blank, build, shapes
 
 VARIANT = "es-ev-s-mc-s0"
@@ -15,6 +15,19 @@ VARIANT = "es-ev-s-mc-s0"
 @pytest.fixture(scope="session")
 def sizes() -> Sizes:
     text = TextSizes(context=6, width=16, layers=3, heads=2, convolutional_ends=True)
+    # None of them a full student's.
+    memory = MemorySizes(
+        width=8,
+        fuser_feed_forward=24,
+        dense_feed_forward=24,
+        dense_layers=2,
+        latents=5,
+        windows=3,
+        perceiver_head_width=8,
+        perceiver_feed_forward=24,
+        attention_heads=2,
+        attention_feed_forward=24,
+    )
     return Sizes(
         trunk="efficientvit_b0",
         trunk_channels=128,
@@ -29,6 +42,7 @@ def sizes() -> Sizes:
         encoder_layers=1,
         decoder_layers=2,
         queries=6,
+        memory=memory,
     )
 
 

@@ -89,6 +89,12 @@ class VideoMemory(nn.Module):
         logits: Tensor = self.mask_prompt(mask[:, None])[:, 0]
         return logits
 
+    def pointer_places(self, ages: Tensor) -> Tensor:
+        """Ages of pointers as in `Past`, (B, P) -> their positions, (B, P, M)."""
+        sines = sam3.get_1d_sine_pe(ages, self.pointer_age.in_features)
+        places: Tensor = self.pointer_age(sines)
+        return places
+
     def encode(self, features_x1: Tensor, logits: Tensor, prompted: Tensor, object_score: Tensor) -> Tensor:
         """What is kept of a frame: (B, T, M). The arguments are those of `MemoryEncoder.forward`."""
         raise NotImplementedError
@@ -117,8 +123,7 @@ class VideoMemory(nn.Module):
     def _pointer_tokens(self, past: Past) -> Tokens:
         """The pointers, cut to the width of the memory, and an empty token where nothing is kept."""
         values = past.pointers.unflatten(-1, (-1, self.width))
-        sines = sam3.get_1d_sine_pe(past.pointer_ages, past.pointers.shape[-1])
-        places = self.pointer_age(sines)[:, :, None].expand(values.shape)
+        places = self.pointer_places(past.pointer_ages)[:, :, None].expand(values.shape)
         valid = past.pointers_valid[:, :, None].expand(values.shape[:3])
         empty = torch.zeros_like(values[:, 0, :1])
         return Tokens(

@@ -71,10 +71,13 @@ class MemoryEncoder(nn.Module):
     def level(self, logits: Tensor, prompted: Tensor) -> Tensor:
         """Mask logits (N, s, s) of any side -> what is remembered of them, (N, S, S).
 
+        What is foreground is decided at the picture's size, unless the mask comes at that of memories.
+
         Args:
             prompted: (N,) bool; a mask that answers a prompt is taken as it is shown, foreground or not.
         """
-        logits = resized_mask(logits, self.image_size)
+        if logits.shape[-1] != self.mask_size:
+            logits = resized_mask(logits, self.image_size)
         share = torch.where(prompted[:, None, None], (logits > 0).to(logits.dtype), logits.sigmoid())
         return resized_mask(_SPREAD * share + _LOWEST, self.mask_size)
 

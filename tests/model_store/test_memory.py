@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model_store.networks.memory import MEMORIES, MemoryKind, Past, VideoMemory
-from model_store.networks.sizes import MemorySizes, Sizes
+from model_store.networks.sizes import Sizes
 from model_store.networks.student import Abilities, blank, build, shapes
 from model_store.synthetic import weights
 
@@ -16,22 +16,9 @@ KINDS: tuple[MemoryKind, ...] = ("dense", "perceiver")
 _OBJECTS, _FRAMES, _POINTERS = 2, 3, 4
 
 
-@pytest.fixture(scope="module")
-def small(sizes: Sizes) -> Sizes:
-    """Numbers of which none is a full student's."""
-    memory = MemorySizes(
-        width=sizes.width // 2,
-        fuser_feed_forward=24,
-        dense_feed_forward=24,
-        dense_layers=2,
-        latents=5,
-        windows=3,
-        perceiver_head_width=8,
-        perceiver_feed_forward=24,
-        attention_heads=2,
-        attention_feed_forward=24,
-    )
-    return replace(sizes, memory=memory)
+@pytest.fixture(scope="module", params=KINDS)
+def memory(request: pytest.FixtureRequest, sizes: Sizes) -> VideoMemory:
+    return _memory(sizes, request.param)
 
 
 def _memory(sizes: Sizes, kind: MemoryKind) -> VideoMemory:
@@ -73,8 +60,8 @@ def _no_memory(sizes: Sizes) -> Tensor:
 
 
 @torch.inference_mode()
-def test_padding_changes_nothing(memory: VideoMemory, small: Sizes) -> None:
-    past, features, none = _past(memory, small), _features(small, 9), _no_memory(small)
+def test_padding_changes_nothing(memory: VideoMemory, sizes: Sizes) -> None:
+    past, features, none = _past(memory, sizes), _features(sizes, 9), _no_memory(sizes)
     padded = Past(
         memory=torch.cat((past.memory, 7 * torch.ones_like(past.memory[:, :1])), dim=1),
         ages=torch.cat((past.ages, torch.ones_like(past.ages[:, :1])), dim=1),
@@ -89,9 +76,9 @@ def test_padding_changes_nothing(memory: VideoMemory, small: Sizes) -> None:
 
 @torch.inference_mode()
 def test_the_order_of_remembered_frames_means_nothing_and_their_age_does(
-    memory: VideoMemory, small: Sizes
+    memory: VideoMemory, sizes: Sizes
 ) -> None:
-    past, features, none = _past(memory, small), _features(small, 9), _no_memory(small)
+    past, features, none = _past(memory, sizes), _features(sizes, 9), _no_memory(sizes)
     turned = replace(past, memory=past.memory.flip(1), ages=past.ages.flip(1))
     expected = memory.condition(features, past, none)
     assert torch.allclose(memory.condition(features, turned, none), expected, atol=1e-5)
@@ -100,9 +87,9 @@ def test_the_order_of_remembered_frames_means_nothing_and_their_age_does(
 
 
 @torch.inference_mode()
-def test_objects_are_alone_in_their_rows(memory: VideoMemory, small: Sizes) -> None:
+def test_objects_are_alone_in_their_rows(memory: VideoMemory, sizes: Sizes) -> None:
     """And one without a past stands beside one that has it."""
-    past, features, none = _past(memory, small), _features(small, 9), _no_memory(small)
+    past, features, none = _past(memory, sizes), _features(sizes, 9), _no_memory(sizes)
     valid = torch.tensor([True, False])
     mixed = replace(
         past,
@@ -115,17 +102,83 @@ def test_objects_are_alone_in_their_rows(memory: VideoMemory, small: Sizes) -> N
 
 
 @torch.inference_mode()
-def test_an_absent_object_is_remembered_as_such(memory: VideoMemory, small: Sizes) -> None:
-    features, mask = _features(small, 1), torch.zeros(_OBJECTS, small.mask_size, small.mask_size)
+def test_an_absent_object_is_remembered_as_such(memory: VideoMemory, sizes: Sizes) -> None:
+    features, mask = _features(sizes, 1), torch.zeros(_OBJECTS, sizes.mask_size, sizes.mask_size)
     prompted = torch.zeros(_OBJECTS, dtype=torch.bool)
     there, gone = (
         memory.encode(features, mask, prompted, score * torch.ones(_OBJECTS, 1)) for score in (1, -1)
     )
-    assert there.shape[0] == _OBJECTS and there.shape[2] == small.memory.width
+    assert there.shape[0] == _OBJECTS and there.shape[2] == sizes.memory.width
     assert (there - gone).abs().max() > 1e-3
 
 
-def test_the_perceiver_keeps_as_many_tokens_as_its_numbers_say(small: Sizes) -> None:
+@torch.inference_mode()
+def test_a_first_frame_is_dense_memorys_own_and_the_perceivers_empty_token(sizes: Sizes) -> None:
+    none, features = _no_memory(sizes), _features(sizes, 9)
+    for kind in KINDS:
+        memory = _memory(sizes, kind)
+        past = _past(memory, sizes)
+        nothing = replace(
+            past,
+            memory_valid=torch.zeros_like(past.memory_valid),
+            pointers_valid=torch.zeros_like(past.pointers_valid),
+        )
+        first = memory.condition(features, nothing, none)
+        raw = torch.allclose(first, features + 0.3)
+        assert raw == (kind == "dense")
+        # What stands in the padding is not looked at.
+        emptied = replace(nothing, memory=torch.ones_like(past.memory), pointers=past.pointers + 1)
+        assert torch.allclose(memory.condition(features, emptied, none), first, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_mask_of_the_size_of_memories_is_taken_as_it_is(memory: VideoMemory, sizes: Sizes) -> None:
+    torch.manual_seed(2)
+    mask = torch.randn(2, sizes.remembered_size, sizes.remembered_size)
+    found = memory.encoder.level(mask, torch.tensor([True, False]))
+    assert torch.equal(found[0], torch.where(mask[0] > 0, 10.0, -10.0))
+    assert torch.allclose(found[1], 20 * mask[1].sigmoid() - 10)
+    smaller = mask[:, : sizes.mask_size, : sizes.mask_size]
+    assert memory.encoder.level(smaller, torch.tensor([True, False])).shape == mask.shape
+
+
+def test_every_weight_is_trained_and_training_gives_what_serving_does(
+    memory: VideoMemory, sizes: Sizes
+) -> None:
+    """Though it attends by another route, and some objects have no past."""
+    features, none = _features(sizes, 9), _no_memory(sizes)
+    mask = torch.randn(_OBJECTS, sizes.remembered_size, sizes.remembered_size)
+    memory.requires_grad_(True)
+    try:
+        past = _past(memory, sizes)
+        score = -torch.ones(_OBJECTS, 1)
+        gone = memory.encode(features, past.memory.mean() + mask, torch.tensor([True, False]), score)
+        past = replace(
+            past,
+            memory=past.memory + gone[:, None],
+            memory_valid=torch.tensor([[True] * _FRAMES, [False] * _FRAMES]),
+            pointers_valid=torch.tensor([[True] * _POINTERS, [False] * _POINTERS]),
+        )
+        trained = memory.condition(features, past, none)
+        prompt = memory.logits_of(mask)
+        (trained.square().mean() + prompt.square().mean()).backward()
+        grads = {name: each.grad for name, each in memory.named_parameters()}
+    finally:
+        memory.requires_grad_(False)
+    # The caller puts it in the place of an absent object's pointer.
+    untouched = {name for name, grad in grads.items() if grad is None}
+    assert untouched == {"no_pointer"}
+    assert all(grad.isfinite().all() for grad in grads.values() if grad is not None)
     with torch.inference_mode():
-        assert _past(_memory(small, "perceiver"), small).memory.shape[2] == 5 + 3 * 3
+        served = memory.condition(features, past, none)
+    assert torch.allclose(trained, served, atol=1e-5)
+
+
+def test_the_perceiver_keeps_as_many_tokens_as_its_numbers_say(sizes: Sizes) -> None:
+    memory = sizes.memory
+    with torch.inference_mode():
+        for changed in (memory, replace(memory, latents=0), replace(memory, windows=0)):
+            made = _memory(replace(sizes, memory=changed), "perceiver")
+            kept = _past(made, sizes).memory.shape
+            assert kept[2] == changed.latents + changed.windows**2 and kept[3] == memory.width
     assert set(MEMORIES) == set(KINDS)

@@ -1,112 +1,138 @@
-"""The parts of the video memory on the reference's unit inputs, in torch."""
+"""The video memory beside the reference, in torch: part by part on unit inputs, and frame by frame."""
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from model_store import registry
-from model_store.networks.keys import sources
-from model_store.networks.memory import MemoryKind
-from model_store.networks.sizes import sizes_of
-from model_store.networks.student import Abilities, Student, blank, build, shapes
+from model_store.networks.memory import DenseMemory, PerceiverMemory
+from model_store.networks.student import Student
+from tests.parity.goldens import FEATURES, MASKS
+from tests.parity.memory import Track, features, golden, largest, remembering
+from tests.released import weight_recipe
 
-# Largest difference of features in f32.
-_BOUND = 1e-4
+VARIANT = "es-ev-m"
+# Frames of a track: what every run sees, and all that the reference has.
+SOME, ALL_DENSE, ALL_PERCEIVER = 2, 8, 6
 
 Unit = Callable[..., Tensor]
 
 
 @pytest.fixture(scope="module")
-def recipe(reference: Path) -> Any:
-    sys.path.insert(0, str(reference))
-    import weight_recipe
-
-    return weight_recipe
-
-
-@pytest.fixture(scope="module")
-def unit(recipe: Any) -> Unit:
+def unit(reference: Path) -> Unit:
     """The recipe's input of that name and shape."""
-
-    def made(name: str, *shape: int) -> Tensor:
-        return torch.from_numpy(recipe.unit(name, int(np.prod(shape)))).float().reshape(shape)
-
-    return made
-
-
-def _student(recipe: Any, kind: MemoryKind) -> Student:
-    sizes = sizes_of(registry.find("es-ev-s-perceiver"))
-    abilities = Abilities(concepts=False, memory=kind)
-    wanted = shapes(blank(sizes, abilities))
-    weights: dict[str, Tensor] = {}
-    for name, source in sources(wanted).items():
-        shape = tuple(wanted[name])
-        whole = (3 * shape[0], *shape[1:]) if source.third is not None else shape
-        filled = np.asarray(recipe.fill(recipe.canonical(source.key), whole), np.float32)
-        tensor = torch.from_numpy(filled)
-        weights[name] = tensor if source.third is None else tensor.chunk(3)[source.third].clone()
-    return build(sizes, weights, abilities)
-
-
-def _golden(reference: Path, file: str, name: str) -> np.ndarray[Any, Any]:
-    with np.load(reference / "goldens" / f"{file}.npz") as archive:
-        golden: np.ndarray[Any, Any] = archive[name]
-    return golden
-
-
-def _assert_close(found: Tensor, golden: np.ndarray[Any, Any]) -> None:
-    assert found.shape == golden.shape
-    assert float((found - torch.from_numpy(golden)).abs().max()) <= _BOUND
+    recipe = weight_recipe(reference)
+    return lambda name, *shape: torch.from_numpy(recipe.unit(name, np.prod(shape))).float().reshape(shape)
 
 
 @pytest.fixture(scope="module")
-def perceiver(recipe: Any) -> Any:
-    return _student(recipe, "perceiver").memory
+def dense(reference: Path) -> Student:
+    return remembering(reference, VARIANT, "dense")
 
 
 @pytest.fixture(scope="module")
-def dense(recipe: Any) -> Any:
-    return _student(recipe, "dense").memory
+def perceiver(reference: Path) -> Student:
+    return remembering(reference, VARIANT, "perceiver")
+
+
+@pytest.fixture(scope="module")
+def frame(reference: Path, dense: Student) -> Callable[[int], tuple[Tensor, ...]]:
+    """A frame's features, which are those of both students."""
+    return cache(lambda number: features(dense, reference, number))
 
 
 @torch.inference_mode()
-def test_the_perceivers_tokens(perceiver: Any, unit: Unit, reference: Path) -> None:
-    found = perceiver.perceiver(unit("in.perceiver.x", 2, 64, 72, 72))
-    _assert_close(found, _golden(reference, "stage2_perceiver", "perceiver_latents"))
+def test_the_perceivers_tokens(perceiver: Student, unit: Unit, reference: Path) -> None:
+    assert isinstance(perceiver.memory, PerceiverMemory)
+    found = perceiver.memory.perceiver(unit("in.perceiver.x", 2, 64, 72, 72))
+    assert largest(found, golden(reference, "stage2_perceiver")["perceiver_latents"]) <= FEATURES
 
 
 @torch.inference_mode()
-def test_the_perceivers_attention(perceiver: Any, unit: Unit, reference: Path) -> None:
+def test_the_perceivers_attention(perceiver: Student, unit: Unit, reference: Path) -> None:
+    assert isinstance(perceiver.memory, PerceiverMemory)
     cells, places = (unit(f"in.s2attn.{name}", 5184, 256) for name in ("curr", "curr_pos"))
     memory, memory_places = (unit(f"in.s2attn.{name}", 1, 648, 256) for name in ("mem", "mem_pos"))
     valid = torch.ones(1, 648, dtype=torch.bool)
-    found = perceiver.attention((cells + 0.1 * places)[None], places, memory, memory_places, valid)
-    _assert_close(found[0, ::37], _golden(reference, "stage2_perceiver", "memattn_out"))
+    found = perceiver.memory.attention((cells + 0.1 * places)[None], places, memory, memory_places, valid)
+    assert largest(found[0, ::37], golden(reference, "stage2_perceiver")["memattn_out"]) <= FEATURES
 
 
 @torch.inference_mode()
-def test_dense_attention(dense: Any, unit: Unit, reference: Path) -> None:
+def test_dense_attention(dense: Student, unit: Unit, reference: Path) -> None:
+    assert isinstance(dense.memory, DenseMemory)
     cells, places = (unit(f"in.memattn.{name}", 1, 5184, 256) for name in ("src", "pos"))
-    tokens, token_places = (
-        unit(f"in.memattn.{name}", 1, 2 * 5184 + 12, 64) for name in ("prompt", "prompt_pos")
-    )
-    valid = torch.ones(1, 2 * 5184 + 12, dtype=torch.bool)
+    count = 2 * 5184 + 12
+    tokens, token_places = (unit(f"in.memattn.{name}", 1, count, 64) for name in ("prompt", "prompt_pos"))
     memory, memory_places = (each[:, :-12].unflatten(1, (2, 5184)) for each in (tokens, token_places))
-    found = dense.dense_attention(
-        cells + 0.1 * places, memory, memory_places, tokens[:, -12:], token_places[:, -12:], valid
+    found = dense.memory.dense_attention(
+        cells + 0.1 * places,
+        memory,
+        memory_places,
+        tokens[:, -12:],
+        token_places[:, -12:],
+        torch.ones(1, count, dtype=torch.bool),
     )
-    _assert_close(found[0, ::37], _golden(reference, "unit_tracker", "memattn_out"))
+    assert largest(found[0, ::37], golden(reference, "unit_tracker")["memattn_out"]) <= FEATURES
 
 
 @torch.inference_mode()
-def test_what_is_remembered_of_a_frame(dense: Any, unit: Unit, reference: Path) -> None:
+def test_what_is_remembered_of_a_frame(dense: Student, unit: Unit, reference: Path) -> None:
     pixels, mask = unit("in.memenc.pix", 1, 256, 72, 72), unit("in.memenc.mask", 1, 1008, 1008)
     # The reference's mask is foreground or not, as that of a prompt is.
-    found = dense.encoder(pixels, mask, torch.tensor([True]), torch.ones(1, 1))
-    _assert_close(found[0, :, ::6, ::6], _golden(reference, "unit_tracker", "memenc_out"))
+    found = dense.memory.encoder(pixels, mask, torch.tensor([True]), torch.ones(1, 1))
+    assert largest(found[0, :, ::6, ::6], golden(reference, "unit_tracker")["memenc_out"]) <= FEATURES
+
+
+@torch.inference_mode()
+def test_where_in_time_a_pointer_is(dense: Student, reference: Path) -> None:
+    ages = torch.tensor([[0.0, 1.0, 3.0, 7.0]]) / 15
+    found = dense.memory.pointer_places(ages)
+    assert largest(found, golden(reference, "unit_tracker")["tpos_enc"]) <= FEATURES
+
+
+@pytest.mark.parametrize("frames", [SOME, pytest.param(ALL_DENSE, marks=pytest.mark.slow)])
+@torch.inference_mode()
+def test_an_object_is_followed_by_the_dense_memory(
+    dense: Student, frame: Callable[[int], tuple[Tensor, ...]], reference: Path, frames: int
+) -> None:
+    expected = golden(reference, "track_ev_m_memfp32")
+    # A pointer counts as old after all frames of the clip but one.
+    track = Track(dense, span=ALL_DENSE - 1, proposals=True)
+    for number, answer in enumerate(track.follow(_frames(frame, frames))):
+        kept = answer.memory.transpose(1, 2).unflatten(2, (72, 72))
+        found = {
+            f"cond{number}_sub": (answer.conditioned[:, ::16, ::6, ::6], FEATURES),
+            f"f{number}_low": (answer.logits[:, ::4, ::4], MASKS),
+            f"f{number}_score": (answer.object_score, FEATURES),
+            f"f{number}_ptr": (answer.pointer, FEATURES),
+            f"f{number}_mem": (kept[:, ::8, ::6, ::6], FEATURES),
+        }
+        for name, (ours, bound) in found.items():
+            assert largest(ours, expected[f"pt_{name}"]) <= 5 * bound, name
+
+
+@pytest.mark.parametrize("frames", [SOME, pytest.param(ALL_PERCEIVER, marks=pytest.mark.slow)])
+@torch.inference_mode()
+def test_an_object_is_followed_by_the_perceiver(
+    perceiver: Student, frame: Callable[[int], tuple[Tensor, ...]], reference: Path, frames: int
+) -> None:
+    expected = golden(reference, "stage2_perceiver")
+    track = Track(perceiver, span=ALL_PERCEIVER - 1, proposals=False)
+    for number, answer in enumerate(track.follow(_frames(frame, frames))):
+        found = {
+            f"f{number}_low": (answer.logits[:, ::4, ::4], MASKS),
+            f"f{number}_score": (answer.object_score, FEATURES),
+            f"f{number}_ptr": (answer.pointer, FEATURES),
+            f"f{number}_mem_sub": (answer.memory[:, ::4], FEATURES),
+        }
+        for name, (ours, bound) in found.items():
+            assert largest(ours, expected[f"loop_{name}"]) <= 5 * bound, name
+
+
+def _frames(frame: Callable[[int], tuple[Tensor, ...]], frames: int) -> Iterator[tuple[Tensor, ...]]:
+    return (frame(number) for number in range(frames))
