@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model_store.checkpoint import CheckpointError, listed
 from model_store.networks.keys import Source, sources, unused_group
+from model_store.networks.memory import MemoryKind
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import Abilities, blank, shapes
 
@@ -23,8 +24,9 @@ PARTS: Mapping[str, str] = {
     "mask head": "masks.",
     "interactive neck": "interactive_neck.",
     "prompt decoder": "objects.",
+    "video memory": "memory.",
 }
-# No stage trains these: every released file that has them has SAM3's.
+# No stage trains these, nor a dense video memory: every released file that has them has SAM3's.
 UNTRAINED_PARTS = ("geometry encoder", "interactive neck", "prompt decoder")
 CONCEPT_PARTS = ("concept neck", "text encoder", "geometry encoder", "detector", "mask head")
 OBJECT_PARTS = ("interactive neck", "prompt decoder")
@@ -82,7 +84,12 @@ def position_rows(tensors: Tensors) -> int:
 
 
 def assemble(
-    sizes: Sizes, tensors: Tensors, fill: Tensors | None = None, *, interpolate_positions: bool = False
+    sizes: Sizes,
+    tensors: Tensors,
+    fill: Tensors | None = None,
+    *,
+    interpolate_positions: bool = False,
+    memory: MemoryKind = "",
 ) -> Assembly:
     """The weights of as much of a student as the files hold, with every key of the first accounted for.
 
@@ -91,25 +98,27 @@ def assemble(
         fill: the second file's, for the parts that the first lacks altogether: those that no stage trains,
             and the others only if it is of the same image encoder.
         interpolate_positions: a longer position table is resized to the context instead of cut to it.
+        memory: of which kind the video memory is to be; "" leaves it in the files.
 
     Raises:
         CheckpointError: a key is missing, unexpected or of the wrong shape, a weight is not finite, or the
             files hold too little to serve any prompt.
     """
-    whole = shapes(blank(sizes))
+    whole = shapes(blank(sizes, Abilities(memory=memory)))
     origin = sources(whole)
     part_of = {source.key: _part(name) for name, source in origin.items()}
-    absent = set(PARTS) - {part_of[key] for key in tensors if key in part_of}
+    absent = set(part_of.values()) - {part_of[key] for key in tensors if key in part_of}
     if "image encoder" in absent:
         raise CheckpointError(
             f"none of the file's {len(tensors)} keys is of the image encoder {sizes.trunk or 'of SAM3'}: it "
             f"is a file of another model; its keys: {listed(sorted(tensors))}"
         )
-    taken = _taken(_expected(whole, origin), part_of, absent, fill or {})
+    untrained = {*UNTRAINED_PARTS, *(["video memory"] if memory == "dense" else [])}
+    taken = _taken(_expected(whole, origin), part_of, absent, untrained, fill or {})
     if fill is not None and absent and not taken:
         raise CheckpointError(f"the second file has none of what the first lacks: {listed(sorted(absent))}")
     lacking = tuple(part for part in PARTS if part in absent - set(taken.values()))
-    abilities = _abilities(lacking)
+    abilities = _abilities(lacking, memory)
     merged = dict(tensors) | {key: fill[key] for key in taken} if fill is not None else tensors
     served = _served(abilities)
     wanted = {name: source for name, source in origin.items() if _part(name) in served}
@@ -119,7 +128,11 @@ def assemble(
         for key in expected
         if key in merged
     }
-    known = {key: part_of.get(key) or unused_group(key) for key in tensors if key not in expected}
+    known = {
+        key: part_of.get(key) or unused_group(key, memory=bool(memory))
+        for key in tensors
+        if key not in expected
+    }
     _check(
         values, expected, [key for key, group in known.items() if group is None], set(taken.values()), part_of
     )
@@ -135,12 +148,16 @@ def assemble(
 
 
 def _taken(
-    shapes_by_key: Mapping[str, torch.Size], part_of: Mapping[str, str], absent: set[str], fill: Tensors
+    shapes_by_key: Mapping[str, torch.Size],
+    part_of: Mapping[str, str],
+    absent: set[str],
+    untrained: set[str],
+    fill: Tensors,
 ) -> dict[str, str]:
     """The keys that come from the second file, and their parts."""
     trunk = [key for key, part in part_of.items() if part == "image encoder"]
     same = all(key in fill and fill[key].shape == shapes_by_key[key] for key in trunk)
-    allowed = absent if same else absent & set(UNTRAINED_PARTS)
+    allowed = absent if same else absent & untrained
     return {key: part for key, part in part_of.items() if part in allowed and key in fill}
 
 
@@ -152,12 +169,15 @@ def _served(abilities: Abilities) -> set[str]:
     """The parts that what a student is able to do needs."""
     concepts = CONCEPT_PARTS if abilities.concepts else ()
     objects = OBJECT_PARTS if abilities.objects else ()
-    return {"image encoder", *concepts, *objects}
+    memory = ("video memory",) if abilities.memory else ()
+    return {"image encoder", *concepts, *objects, *memory}
 
 
-def _abilities(lacking: Iterable[str]) -> Abilities:
+def _abilities(lacking: Iterable[str], memory: MemoryKind) -> Abilities:
     lost = set(lacking)
-    abilities = Abilities(concepts=not lost & set(CONCEPT_PARTS), objects=not lost & set(OBJECT_PARTS))
+    objects = not lost & set(OBJECT_PARTS)
+    kept: MemoryKind = memory if objects and "video memory" not in lost else ""
+    abilities = Abilities(concepts=not lost & set(CONCEPT_PARTS), objects=objects, memory=kept)
     if abilities.concepts or abilities.objects:
         return abilities
     hint = ""

@@ -24,6 +24,8 @@ _TRACKER = re.compile(
 # What a file may hold beyond what any graph reads. Anything else is unexpected.
 UNUSED: Mapping[str, str] = {
     "video memory": r"^tracker\.",
+    # Of what has no past, which the students mark by `no_mem_embed` or not at all.
+    "position of no memory": r"^tracker\.no_mem_pos_enc$",
     "half-size features": r"^detector\.backbone\.vision_backbone\.(convs|sam2_convs)\.3\.",
     "semantic head": r"^detector\.segmentation_head\.semantic_seg_head\.",
     "third pixel decoder stage": r"^detector\.segmentation_head\.pixel_decoder\.(conv_layers|norms)\.2\.",
@@ -79,6 +81,11 @@ def canonical(key: str) -> str:
     return ("tracker." if _TRACKER.match(key) else "detector.") + key
 
 
-def unused_group(key: str) -> str | None:
-    """The group of `UNUSED` a canonical key belongs to, or None."""
-    return next((group for group, pattern in UNUSED.items() if re.search(pattern, key)), None)
+def unused_group(key: str, *, memory: bool = False) -> str | None:
+    """The group of `UNUSED` a canonical key belongs to, or None.
+
+    Args:
+        memory: the student has a video memory, so that none of it is unused as a whole.
+    """
+    groups = (group for group, pattern in UNUSED.items() if re.search(pattern, key))
+    return next((group for group in groups if not (memory and group == "video memory")), None)

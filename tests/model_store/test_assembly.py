@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_store import artifact, checkpoint, importing, registry
+from model_store import artifact, checkpoint, importing, registry, synthetic
 from model_store.artifact import StoreError
 from model_store.assembly import OBJECT_PARTS, assemble
 from model_store.checkpoint import CheckpointError
+from model_store.networks.memory import MemoryKind
 from model_store.networks.sizes import Sizes
-from model_store.networks.student import build
+from model_store.networks.student import Abilities, blank, build, shapes
+from model_store.selfcheck import in_file
 
 Tensors = dict[str, Tensor]
 POSITIONS = "text.embeddings.position_embedding.position_embedding"
@@ -108,6 +110,49 @@ def test_the_image_encoder_is_never_filled(released: Tensors, sizes: Sizes) -> N
     trunk = "detector.backbone.vision_backbone.trunk."
     with pytest.raises(CheckpointError, match="image encoder efficientvit_b0: it is a file of another model"):
         assemble(sizes, _without(released, trunk), released)
+
+
+def _with_memory(sizes: Sizes, kind: MemoryKind) -> Tensors:
+    """A whole file with a video memory, and what no student reads of it."""
+    tensors = in_file(synthetic.weights(shapes(blank(sizes, Abilities(memory=kind)))))
+    return tensors | {"tracker.no_mem_pos_enc": torch.zeros(1, 1, sizes.width)}
+
+
+@pytest.mark.parametrize("kind", ["dense", "perceiver"])
+def test_a_video_memory_is_read_where_it_is_asked_for(sizes: Sizes, kind: MemoryKind) -> None:
+    tensors = _with_memory(sizes, kind)
+    made = assemble(sizes, tensors, memory=kind)
+    assert made.abilities == Abilities(memory=kind) and not made.lacking
+    assert made.audit.used == len(tensors) - 1
+    assert made.audit.unused_groups == {"position of no memory": 1}
+    expected = synthetic.weights(shapes(blank(sizes, made.abilities)))
+    assert all(torch.equal(made.weights[name], value) for name, value in expected.items())
+    build(sizes, made.weights, made.abilities)
+    without = assemble(sizes, tensors)
+    assert without.abilities == Abilities()
+    assert without.audit.unused_groups == {"video memory": len(tensors) - without.audit.used}
+
+
+def test_a_key_of_no_known_video_memory_is_unexpected(sizes: Sizes) -> None:
+    tensors = _with_memory(sizes, "dense")
+    with pytest.raises(CheckpointError, match=r"^1 keys are unexpected: tracker\.other$"):
+        assemble(sizes, tensors | {"tracker.other": torch.zeros(1)}, memory="dense")
+    with pytest.raises(
+        CheckpointError, match=r"missing: tracker\.spatial_perceiver.*unexpected: tracker\.transformer"
+    ):
+        assemble(sizes, tensors, memory="perceiver")
+
+
+def test_only_a_dense_video_memory_comes_from_a_file_of_any_image_encoder(
+    released: Tensors, sizes: Sizes
+) -> None:
+    taken: dict[MemoryKind, bool] = {"dense": True, "perceiver": False}
+    for kind, expected in taken.items():
+        other = _without(_with_memory(sizes, kind), "detector.backbone.vision_backbone.trunk.")
+        made = assemble(sizes, _without(released, TRACKER), other, memory=kind)
+        assert made.abilities.objects and (made.abilities.memory == kind) == expected
+        assert ("video memory" in made.lacking) != expected
+        assert ("video memory" in made.audit.filled) == expected
 
 
 def test_a_longer_position_table_is_cut_or_resized_as_the_variant_says(

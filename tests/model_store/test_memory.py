@@ -1,7 +1,6 @@
 """The video memory of a small student: padding, order and absence."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from model_store.networks.memory import MEMORIES, MemoryKind, Past, VideoMemory
 from model_store.networks.sizes import Sizes
-from model_store.networks.student import Abilities, blank, build, shapes
 from model_store.synthetic import weights
 
 KINDS: tuple[MemoryKind, ...] = ("dense", "perceiver")
@@ -22,9 +20,8 @@ def memory(request: pytest.FixtureRequest, sizes: Sizes) -> VideoMemory:
 
 
 def _memory(sizes: Sizes, kind: MemoryKind) -> VideoMemory:
-    abilities = Abilities(concepts=False, memory=kind)
-    made: Any = build(sizes, weights(shapes(blank(sizes, abilities))), abilities)
-    part: VideoMemory = made.memory
+    part = MEMORIES[kind](sizes).requires_grad_(False)
+    part.load_state_dict(weights({name: tensor.shape for name, tensor in part.state_dict().items()}))
     return part
 
 
