@@ -25,11 +25,6 @@ def _memory(sizes: Sizes, kind: MemoryKind) -> VideoMemory:
     return part
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def memory(request: pytest.FixtureRequest, small: Sizes) -> VideoMemory:
-    return _memory(small, request.param)
-
-
 def _features(sizes: Sizes, seed: int) -> Tensor:
     torch.manual_seed(seed)
     return torch.randn(_OBJECTS, sizes.width, sizes.grid, sizes.grid)
