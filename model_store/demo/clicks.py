@@ -19,6 +19,8 @@ _SLOTS = 2 + _CLICKS + 1
 _BOXES, _MASKS = 0.4, 0.12
 # Logits of a mask that is sent.
 _SURE = 10.0
+# Weight of the object's score.
+_THERE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,11 @@ def step(learner: Learner, seen: Interactive, batch: Batch, each: int, extra: fl
     """The loss of segmenting `each` objects of every picture from a prompt and two corrections."""
     image, thing = _choose(batch["real"], each)
     truth = batch["masks"][image, thing].float()
-    prompts = _first(learner, truth, image, batch["boxes"][image, thing])
+    prompts = first(learner, truth, image, batch["boxes"][image, thing])
     total, logits = truth.new_zeros(()), truth
     for click in range(_CLICKS):
         if click:
-            prompts = _corrected(prompts, logits, truth, click)
+            prompts = corrected(prompts, logits, truth, 2 + click)
         logits, loss = _answer(learner, seen, prompts, truth, extra)
         total = total + loss
     return total / _CLICKS
@@ -72,7 +74,7 @@ def somewhere(region: Tensor) -> Tensor:
     return place / side
 
 
-def _first(learner: Learner, truth: Tensor, image: Tensor, boxes: Tensor) -> Prompts:
+def first(learner: Learner, truth: Tensor, image: Tensor, boxes: Tensor) -> Prompts:
     """A click, a box or a mask for each object."""
     rows, device = len(truth), truth.device
     points = torch.zeros((rows, _SLOTS, 2), device=device)
@@ -127,24 +129,33 @@ def chosen(logits: Tensor, guess: Tensor) -> Tensor:
 
 
 def answer_loss(logits: Tensor, guess: Tensor, score: Tensor, truth: Tensor, extra: float) -> Tensor:
-    """The loss of the first mask, the best of the others, all predicted IoU, and the object's score."""
+    """The loss of the first mask, the best of the others, all predicted IoU, and the object's score.
+
+    Of an object that is not there, an empty truth, the score alone counts.
+    """
     rows = torch.arange(len(logits), device=logits.device)
     true_iou = torch.stack([losses.iou(logits[:, mask], truth) for mask in range(logits.shape[1])], dim=1)
     best = 1 + true_iou[:, 1:].argmax(1)
     loss = losses.mask_loss(logits[:, 0], truth, extra) + losses.mask_loss(logits[rows, best], truth, extra)
     ranking = (guess - true_iou).abs().mean(1)
-    there = F.binary_cross_entropy_with_logits(score[:, 0], torch.ones_like(score[:, 0]), reduction="none")
-    return (loss + ranking + 0.1 * there).mean()
+    there = truth.flatten(1).any(1).float()
+    known = F.binary_cross_entropy_with_logits(score[:, 0], there)
+    return ((loss + ranking) * there).sum() / there.sum().clamp(min=1) + _THERE * known
 
 
-def _corrected(prompts: Prompts, logits: Tensor, truth: Tensor, click: int) -> Prompts:
-    """One more click, where the answer is wrong, and often the answer as the mask."""
+def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, slot: int) -> Prompts:
+    """One more click, where the answer is wrong, and often the answer as the mask.
+
+    Args:
+        logits: (R, 4g, 4g), the answer.
+        slot: the click's among the points.
+    """
     found = F.interpolate(logits[:, None], truth.shape[-2:], mode="bilinear")[:, 0] > 0
     missed, extra = (truth > 0.5) & ~found, (truth < 0.5) & found
     inside = missed.flatten(1).sum(1) >= extra.flatten(1).sum(1)
     points, labels = prompts.points.clone(), prompts.labels.clone()
-    points[:, 2 + click] = somewhere(torch.where(inside[:, None, None], missed, extra).float())
-    labels[:, 2 + click] = torch.where(inside, POSITIVE, NEGATIVE).int()
+    points[:, slot] = somewhere(torch.where(inside[:, None, None], missed, extra).float())
+    labels[:, slot] = torch.where(inside, POSITIVE, NEGATIVE).int()
     labels[:, -1] = NO_POINT
     kept = torch.rand(len(truth), device=truth.device) < 0.5
     return Prompts(prompts.image, points, labels, logits.clamp(-32, 32), kept)

@@ -78,31 +78,41 @@ class _Path:
 
 
 def clip(
-    world: World, seed: int, frames: int, *, side: int = 256, things: int = 3, augment: bool = False
+    world: World,
+    seed: int,
+    frames: int,
+    *,
+    side: int = 256,
+    things: int = 3,
+    every: int = 1,
+    augment: bool = False,
 ) -> Clip:
     """The clip of that seed.
 
     Args:
         things: how many are followed.
+        every: how many moments a frame lies after the one before it.
     """
     generator = np.random.Generator(np.random.PCG64((_CLIP, seed)))
     for _ in range(_TRIES):
-        made = _tried(world, generator, frames, side, things, augment=augment)
+        made = _tried(world, generator, range(0, frames * every, every), side, things, augment=augment)
         if all(mask.sum() >= LEAST_PIXELS for mask in made.masks[0]):
             break
     return made
 
 
-def _tried(world: World, generator: Generator, frames: int, side: int, things: int, *, augment: bool) -> Clip:
+def _tried(
+    world: World, generator: Generator, moments: range, side: int, things: int, *, augment: bool
+) -> Clip:
     figures = _cast(world, generator, things, augment=augment)
-    paths = [_path(generator, frames, leaves=index < things) for index in range(len(figures))]
+    paths = [_path(generator, moments.stop, leaves=index < things) for index in range(len(figures))]
     # Those that are followed lie anywhere among the others, and stay there.
     order = [int(index) for index in generator.permutation(len(figures))]
     wide = background(round(side * (1 + 2 * _MARGIN)), generator)
-    camera = _path(generator, frames, leaves=False)
+    camera = _path(generator, moments.stop, leaves=False)
     shown = light(generator)
     pixels, masks = [], []
-    for frame in range(frames):
+    for frame in moments:
         shift = np.clip((camera.centre(frame) - camera.centre(0)) * 0.2, -_MARGIN, _MARGIN)
         canvas = _window(wide, shift, side)
         visible = np.zeros((len(figures), side, side), bool)

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from model_store.demo import plan, scenes, tasks
+from model_store.demo import clips, plan, scenes, tasks
 from model_store.demo.student import Words
+from model_store.demo.vocabulary import pick
 
 # Training's seeds lie above those of evaluations, which are small numbers.
 _FIRST_SEED = 1 << 32
@@ -25,11 +26,11 @@ class Feed(Dataset[dict[str, Any]]):
         return plan.steps()
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        """`kind`, and arrays: `tasks.sample` stacked, or those of `_crops`."""
+        """`kind`, and arrays: `tasks.sample` stacked, or those of `_crops` or `_clips`."""
         kind = plan.kind_at(self._seed, step)
         generator = np.random.Generator(np.random.PCG64((self._seed, step, self._rank)))
-        made = self._crops(step, generator) if kind == "crops" else self._pictures(step, generator)
-        return {"kind": kind} | made
+        makes = {"crops": self._crops, "pictures": self._pictures, "clips": self._clips}
+        return {"kind": kind} | makes[kind](step, generator)
 
     def _seeds(self, step: int, count: int) -> range:
         first = _FIRST_SEED + self._seed * (1 << 40) + (step * self._ranks + self._rank) * count
@@ -60,4 +61,27 @@ class Feed(Dataset[dict[str, Any]]):
             "masks": np.stack([tasks.shrunk(thing.mask, quarter) for _, thing in crops]),
             "names": np.array([asked.index(name) for name in own], np.int64),
             "tokens": tokens,
+        }
+
+    def _clips(self, step: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """`pixels` (N, T, S, S, 3), `masks` (N, T, K, s, s), 0 or 1, `boxes` (N, K, 4) in the first frame."""
+        made = [
+            clips.clip(
+                self._world,
+                seed,
+                plan.CLIP_FRAMES,
+                things=plan.FOLLOWED,
+                every=pick(plan.PACES, generator),
+                augment=True,
+            )
+            for seed in self._seeds(step, plan.CLIPS)
+        ]
+        masks = [
+            [[tasks.shrunk(mask, tasks.MASK_SIDE) >= 0.5 for mask in frame] for frame in clip.masks]
+            for clip in made
+        ]
+        return {
+            "pixels": np.stack([clip.pixels for clip in made]),
+            "masks": np.array(masks, np.uint8),
+            "boxes": np.stack([[tasks.box_of(mask) for mask in clip.masks[0]] for clip in made]),
         }

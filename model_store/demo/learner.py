@@ -36,7 +36,7 @@ class Learner(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.student = Student(sizes, Abilities())
+        self.student = Student(sizes, Abilities(memory="perceiver"))
         _begin(self.student)
         write_out(self.student)
         for module in self.student.modules():
@@ -181,3 +181,9 @@ def _begin(student: Student) -> None:
         places[:, :2] = torch.logit(torch.rand_like(places[:, :2]) * 0.9 + 0.05)
         places[:, 2:] = -1.2 + 0.5 * torch.randn_like(places[:, 2:])
     nn.init.zeros_(decoder.box_head.layer3.weight)
+    memory: Any = student.memory
+    for token in (memory.ages, memory.no_pointer, memory.encoder.absent):
+        nn.init.normal_(token, std=0.3)
+    for block in memory.encoder.fuser.layers:
+        # transformers begins with 1e-6, for trainings a thousand times as long.
+        nn.init.constant_(block.scale, 0.3)

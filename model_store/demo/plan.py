@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["crops", "pictures"]
+Kind = Literal["crops", "pictures", "clips"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +15,9 @@ class Phase:
 
     name: str
     steps: int
-    # Share of the steps; the others are of pictures.
+    # Shares of the steps; the others are of pictures.
     crops: float
+    clips: float = 0.0
     # Learning rate at its begin and at its end, with a cosine in between.
     rate: float
     last_rate: float
@@ -25,17 +26,20 @@ class Phase:
 
 
 PLAN = (
-    Phase(name="crops", steps=3000, crops=1.0, rate=1e-3, last_rate=6e-4),
-    Phase(name="pictures", steps=9000, crops=0.12, rate=6e-4, last_rate=4e-4, extra=10.0),
-    Phase(name="tail", steps=5000, crops=0.05, rate=4e-4, last_rate=0.0),
+    Phase(name="crops", steps=3200, crops=1.0, rate=1e-3, last_rate=7e-4),
+    Phase(name="pictures", steps=3600, crops=0.10, clips=0.05, rate=8e-4, last_rate=5e-4, extra=10.0),
+    Phase(name="tail", steps=7000, crops=0.05, clips=0.40, rate=5e-4, last_rate=0.0),
 )
 WARM_UP = 200
 
-# Per process. A crop is a seventh of a picture's area.
-CROPS, PICTURES = 48, 8
-CROP_SIDE = 96
+# Per process. A crop is a sixteenth of a picture's area.
+CROPS, PICTURES = 64, 8
+CROP_SIDE = 64
 # Phrases that a crop's name is told apart from; objects of a picture that are prompted; rows with masks.
 PHRASES, OBJECTS, MASK_ROWS = 160, 4, 7
+# Per process; frames of a clip, things that are followed in it, and how many moments lie between two frames.
+CLIPS, CLIP_FRAMES, FOLLOWED = 2, 8, 3
+PACES = (1, 1, 2, 3)
 
 
 def steps() -> int:
@@ -69,4 +73,6 @@ def kind_at(seed: int, step: int) -> Kind:
     """What the step trains on; the same in every process."""
     phase, _ = phase_at(step)
     draw = np.random.Generator(np.random.PCG64((seed, step))).random()
-    return "crops" if draw < phase.crops else "pictures"
+    if draw < phase.crops:
+        return "crops"
+    return "clips" if draw < phase.crops + phase.clips else "pictures"

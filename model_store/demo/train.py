@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader
 
-from model_store.demo import clicks, plan
+from model_store.demo import clicks, plan, tracking
 from model_store.demo.drawings import FURTHER_STYLES, STYLES
 from model_store.demo.feed import Feed
 from model_store.demo.learner import Learner
@@ -109,7 +109,7 @@ class Training:
             group["lr"] = plan.rate_at(self.step)
         self._optimiser.zero_grad()
         with torch.autocast(self.place.device.type, torch.bfloat16):
-            parts = self._crops(tensors) if kind == "crops" else self._pictures(tensors)
+            parts = self._losses(kind, tensors)
         torch.stack(list(parts.values())).sum().backward()
         self.place.average(self.learner)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), _CLIP)
@@ -119,11 +119,13 @@ class Training:
         self.step += 1
         return {name: float(value.detach()) for name, value in parts.items()} | {"norm": float(norm)}
 
-    def _crops(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"crop": self.learner.crops(batch["pixels"], batch["masks"], batch["names"], batch["tokens"])}
-
-    def _pictures(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _losses(self, kind: plan.Kind, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         extra = plan.extra_at(self.step)
+        if kind == "crops":
+            tokens = batch["tokens"]
+            return {"crop": self.learner.crops(batch["pixels"], batch["masks"], batch["names"], tokens)}
+        if kind == "clips":
+            return {"track": tracking.step(self.learner, batch, extra)}
         embedding = self.learner.student.image(batch["pixels"])
         concept, masks = self.learner.concepts(embedding, batch, extra, plan.MASK_ROWS)
         objects = clicks.step(self.learner, self.learner.interactive(embedding), batch, plan.OBJECTS, extra)

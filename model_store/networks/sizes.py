@@ -146,6 +146,17 @@ IMAGES: Mapping[str, Mapping[str, Any]] = {
         "decoder_layers": 3,
         "queries": 40,
         "exemplar_cells": 5,
+        "memory": MemorySizes(
+            width=48,
+            fuser_feed_forward=256,
+            latents=16,
+            windows=8,
+            perceiver_heads=2,
+            perceiver_head_width=24,
+            perceiver_feed_forward=192,
+            attention_heads=4,
+            attention_feed_forward=384,
+        ),
     },
 }
 # By `Variant.text_encoder`; `context` is the variant's.

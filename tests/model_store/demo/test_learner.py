@@ -18,6 +18,8 @@ def feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Feed:
     monkeypatch.setattr(plan, "PICTURES", 2)
     monkeypatch.setattr(plan, "CROPS", 4)
     monkeypatch.setattr(plan, "PHRASES", 6)
+    monkeypatch.setattr(plan, "CLIPS", 1)
+    monkeypatch.setattr(plan, "CLIP_FRAMES", 3)
     world = World.load(tmp_path, ())
     return Feed(world, Words(world.vocabulary), seed=1, rank=0, ranks=1)
 
@@ -46,8 +48,28 @@ def test_every_part_of_the_student_learns_from_pictures(training: Training, feed
     }
     # Points as exemplars are not asked for, and no answer may have needed a negative click. A bias that is
     # added to every key, or before a norm, makes no difference.
-    unasked = ("geometry.points", "objects.points.labels.0", "bias")
+    unasked = ("geometry.points", "objects.points.labels.0", "bias", "memory.")
     assert not {name for name in idle if not any(part in name for part in unasked)}
+
+
+def test_clips_teach_the_memory_and_the_decoder_but_not_the_trunk(training: Training, feed: Feed) -> None:
+    batch = feed[_step_of("clips")]
+    assert batch["pixels"].shape[1] == 3 and batch["masks"].shape[2] == plan.FOLLOWED
+    training.step = plan.WARM_UP
+    first = training.learn(dict(batch))["track"]
+    student = training.learner.student
+    # An absent object is not in every clip, nor is a mask prompt.
+    seldom = ("no_pointer", "absent", "mask_prompt", "bias")
+    assert not {
+        name
+        for name, parameter in student.memory.named_parameters()
+        if parameter.grad is None and not any(part in name for part in seldom)
+    }
+    assert all(parameter.grad is None for parameter in student.image.parameters())
+    for _ in range(12):
+        training.step = plan.WARM_UP
+        last = training.learn(dict(batch))["track"]
+    assert last < 0.8 * first
 
 
 def test_crops_teach_trunk_and_text(training: Training, feed: Feed) -> None:
