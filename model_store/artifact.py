@@ -15,6 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 SCHEMA = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+# A store that comes with the package.
+PACKAGED = Path(__file__).parent / "packaged"
 
 
 class StoreError(Exception):
@@ -112,6 +114,12 @@ class Artifact:
     def path(self, graph: str) -> Path:
         """The ONNX file of a graph."""
         return self.folder / self.manifest.graphs[graph].file
+
+
+def folder_of(store: Path, variant: str) -> Path | None:
+    """Where the variant's artefact is: in the store, else with the package, else nowhere."""
+    folders = (place / variant for place in (store, PACKAGED))
+    return next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
 
 
 def sha256_of(path: Path) -> str:

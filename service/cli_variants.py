@@ -28,13 +28,14 @@ def manifest_of(store: Path, variant: str) -> "Manifest":
     from model_store import artifact, registry
 
     released = registry.find(variant).released
-    if not (store / variant / artifact.MANIFEST).is_file():
+    folder = artifact.folder_of(store, variant)
+    if folder is None:
         way = f"pull {variant}" if released else f"import {variant} --checkpoint FILE"
         raise CommandError(
             f"there is no artefact of {variant} in {store}. Make one: efficientsam3 variants {way}, "
             f"or, for a test, efficientsam3 variants synthesize {variant}"
         )
-    return artifact.read(store / variant)
+    return artifact.read(folder)
 
 
 @app.command("list")
@@ -51,14 +52,14 @@ def list_variants(store: Store = None) -> None:
     for column in ("name", "image encoder", "text encoder", "tokens", "released", "here"):
         table.add_column(column, no_wrap=True)
     for variant in registry.variants().values():
-        in_store = (folder / variant.name / artifact.MANIFEST).is_file()
+        place = artifact.folder_of(folder, variant.name)
         table.add_row(
             variant.name,
             variant.image_encoder,
             variant.text_encoder,
             str(variant.context_length),
             "yes" if variant.released else "no",
-            "in store" if in_store else "-",
+            "-" if place is None else "in store" if place.parent == folder else "in the package",
         )
     Console().print(table)
 
@@ -76,10 +77,11 @@ def show(name: Name, store: Store = None) -> None:
     folder = settings_of(StoreSettings, store=store).store
     console = Console(highlight=False)
     _print_facts(console, asdict(registry.find(name)))
-    if (folder / name / artifact.MANIFEST).is_file():
-        manifest = asdict(artifact.read(folder / name))
+    place = artifact.folder_of(folder, name)
+    if place is not None:
+        manifest = asdict(artifact.read(place))
         graphs = manifest.pop("graphs")
-        console.print(f"\nArtefact {folder / name}")
+        console.print(f"\nArtefact {place}")
         _print_facts(console, manifest)
         for graph, facts in graphs.items():
             console.print(f"  graph {graph}: {facts['bytes'] / 1e6:.1f} MB, {facts['file']}")

@@ -97,11 +97,11 @@ def evaluate(service: Service, world: World, seeds: range) -> Figures:
     return counts.figures()
 
 
-def _instances(made: Scene, concept: str) -> list[Mask]:
+def instances(made: Scene, concept: str) -> list[Mask]:
     return [thing.mask for thing in made.things if concept in thing.names]
 
 
-def _asked(world: World, made: Scene, generator: Generator) -> Iterator[tuple[str, str, str]]:
+def asked(world: World, made: Scene, generator: Generator) -> Iterator[tuple[str, str, str]]:
     """Group, concept and phrase: up to two present concepts, one absent, and a word of nothing drawn."""
     vocabulary = world.vocabulary
     present = sorted(frozenset().union(*(thing.names for thing in made.things)))
@@ -124,13 +124,13 @@ def _group(world: World, concept: str) -> str:
 
 
 def _texts(service: Service, world: World, made: Scene, counts: Counts, generator: Generator) -> None:
-    asked = list(_asked(world, made, generator))
-    answers = service.ask([{"text": phrase} for _, _, phrase in asked])
-    for (group, concept, _), answer in zip(asked, answers, strict=True):
+    prompts = list(asked(world, made, generator))
+    answers = service.ask([{"text": phrase} for _, _, phrase in prompts])
+    for (group, concept, _), answer in zip(prompts, answers, strict=True):
         if group in ("absent", "unknown"):
             counts.value(f"{group}: share with a detection", float(bool(answer)))
             continue
-        masks, truth = [mask for _, mask in answer], _instances(made, concept)
+        masks, truth = [mask for _, mask in answer], instances(made, concept)
         counts.found("text", masks, truth, "text: IoU of matched")
         counts.found(f"text, {group}", masks, truth)
 
@@ -141,7 +141,7 @@ def _exemplar(service: Service, world: World, made: Scene, counts: Counts, gener
         return
     shown = pick(named, generator)
     answer = service.ask([{"exemplars": [{"box": _pixels_of(shown), "positive": True}]}])[0]
-    truth = _instances(made, world.vocabulary.own(shown.names))
+    truth = instances(made, world.vocabulary.own(shown.names))
     counts.found("exemplar box", [mask for _, mask in answer], truth)
 
 

@@ -97,13 +97,24 @@ def _shape(vocabulary: Vocabulary, generator: Generator) -> Figure:
     return Figure(sprite, frozenset((name, f"{colour} {name}")), name)
 
 
-def scene(world: World, seed: int, *, side: int = 256, augment: bool = False) -> Scene:
-    """The picture of that seed."""
+def scene(
+    world: World, seed: int, *, side: int = 256, nouns: Sequence[str] = (), augment: bool = False
+) -> Scene:
+    """The picture of that seed.
+
+    Args:
+        side: pixels.
+        nouns: what is in it; empty draws that too.
+        augment: changes the drawings' styles.
+    """
     generator = np.random.Generator(np.random.PCG64((_SCENE, seed)))
     pixels = background(side, generator).copy()
     masks: list[NDArray[np.bool_]] = []
     whole: list[int] = []
-    figures = _cast(world, generator, augment=augment)
+    if nouns:
+        figures = [figure(world, generator, noun, augment=augment) for noun in nouns]
+    else:
+        figures = _cast(world, generator, augment=augment)
     crowd = len(figures) > 8
     for one in figures:
         longest = round(side * _extent(generator, crowd=crowd))

@@ -40,9 +40,17 @@ class Service:
         )
         self._image = {"id": _checked(answer)["image"]["id"]}
 
-    def ask(self, prompts: list[dict[str, Any]]) -> list[list[tuple[float, Mask]]]:
-        """Score and (H, W) mask of every segment, by prompt, the best first."""
-        request = {"variant": self._variant, "image": self._image, "prompts": prompts}
+    def ask(
+        self, prompts: list[dict[str, Any]], threshold: float | None = None
+    ) -> list[list[tuple[float, Mask]]]:
+        """Score and (H, W) mask of every segment, by prompt, the best first.
+
+        Args:
+            threshold: the lowest score, 0..1; None for the variant's own.
+        """
+        request: dict[str, Any] = {"variant": self._variant, "image": self._image, "prompts": prompts}
+        if threshold is not None:
+            request["score_threshold"] = threshold
         answer = _checked(self._client.post("/v1/segment", json=request))
         return [
             [(segment["score"], _mask(segment["mask"])) for segment in result["segments"]]

@@ -37,12 +37,13 @@ class StartError(Exception):
 
 
 async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | None = None) -> None:
-    """Serve the artefact `settings.store / variant` until SIGTERM, SIGINT, or end of file on `parent_fd`.
+    """Serve the variant's artefact until SIGTERM, SIGINT, or end of file on `parent_fd`.
 
     Raises StartError when there is no sound artefact, no engine for it, or the address cannot be had.
     """
     try:
-        artifact = artifacts.load(settings.store / variant)
+        folder = artifacts.folder_of(settings.store, variant) or settings.store / variant
+        artifact = artifacts.load(folder)
         engine = open_engine({name: artifact.path(name) for name in artifact.manifest.graphs}, settings)
     except (ArtifactError, EngineError) as error:
         raise StartError(str(error)) from error

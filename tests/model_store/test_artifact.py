@@ -95,3 +95,17 @@ def test_a_manifest_that_is_no_json_object_is_refused(tmp_path: Path, content: b
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="there is no"):
         artifact.read(tmp_path)
+
+
+def test_the_store_comes_before_what_the_package_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, packaged = tmp_path / "store", tmp_path / "packaged"
+    monkeypatch.setattr(artifact, "PACKAGED", packaged)
+    assert artifact.folder_of(store, "demo") is None
+    for place in (packaged, store):
+        (place / "demo").mkdir(parents=True)
+        # A folder without a manifest is none.
+        assert artifact.folder_of(store, "demo") in (None, packaged / "demo")
+        (place / "demo" / artifact.MANIFEST).write_text("{}")
+        assert artifact.folder_of(store, "demo") == place / "demo"
