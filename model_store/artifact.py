@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 # A store that comes with the package.
@@ -57,6 +57,24 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """How the objects of a video are remembered, where the graphs can follow any."""
+
+    # "dense" or "perceiver".
+    kind: str
+    # What is kept of an object in a frame: so many tokens of so many channels, and a pointer of so many.
+    tokens: int
+    width: int
+    pointer_width: int
+    # Ages that a remembered frame can have: that of a prompted frame, and 1 to `frames - 1` frames ago.
+    frames: int
+    # Frames whose pointers are kept, the latest included.
+    pointers: int
+    # Side of the mask that the memory encoder takes, pixels.
+    mask_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What an artefact is, what it was made from, and what its graphs take and give."""
 
@@ -92,8 +110,12 @@ class Manifest:
     preprocessing: Mapping[str, Any]
     graphs: Mapping[str, Graph]
     # Numbers that the graphs do not hold. `no_memory`: added to each cell of interactive_x1 where an object
-    # has no past, which makes `conditioned` of it.
+    # has no past, which makes `conditioned` of it. Where there is a memory also `no_pointer`: the pointer of
+    # an object that is not in the picture; and `mask_prompt`: 4 x 4 weights, rows first, and a bias, of the
+    # convolution with stride 4 that makes the prompt decoder's mask of a given one.
     constants: Mapping[str, tuple[float, ...]]
+    # None: no object can be followed through a video.
+    memory: Memory | None
     # Other files of the artefact by name: sha256.
     files: Mapping[str, str] = field(default_factory=dict)
     # Ids that are not the tokenizer's business: "start" and "end" of a text, and "padding" after it.
@@ -207,6 +229,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _convert_record(kind, value, where)
     if origin is types.UnionType and type(value) in arguments:
         return value
+    if origin is types.UnionType and is_dataclass(arguments[0]):
+        return _convert(arguments[0], value, where)
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is Mapping and isinstance(value, dict):

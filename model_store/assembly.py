@@ -10,9 +10,9 @@ from torch import Tensor
 
 from model_store.checkpoint import CheckpointError, listed
 from model_store.networks.keys import Source, sources, unused_group
-from model_store.networks.memory import MemoryKind
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import Abilities, blank, shapes
+from model_store.registry import MemoryKind
 
 # A student's parts, which a file has or has not, by how their names begin in the networks.
 PARTS: Mapping[str, str] = {

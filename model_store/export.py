@@ -22,14 +22,15 @@ from torch import nn
 from model_store import sample
 from model_store.artifact import Graph, StoreError, Tensor, sha256_of
 from model_store.halves import halve
-from model_store.networks.graphs import GraphSpec, graphs
+from model_store.networks.graph_spec import GraphSpec
+from model_store.networks.graphs import graphs
 from model_store.networks.roi import translations
 from model_store.networks.student import Student
 
 _OPSET = 20
 # Sizes given to the dynamic axes while tracing: unlike one another and unlike 0 and 1, which the exporter
 # would take for constants.
-_TRACED = {"N": 2, "B": 3, "J": 6, "K": 4, "P": 21, "Q": 5}
+_TRACED = {"N": 2, "B": 3, "J": 6, "K": 4, "P": 21, "Q": 5, "F": 8, "G": 9}
 
 Report = Callable[[str, float], None]
 Arrays = dict[str, NDArray[Any]]
@@ -170,8 +171,7 @@ def _compare(
     values.update(zip(names, expected, strict=True))
     difference = _difference(spec, path, values)
     bound = {name: spec.bound * _scale(values[name]) for name in names}
-    if spec.name == "interactive_features":
-        values["conditioned"] = _without_past(student, values)
+    values.update(_following(student, spec.name, values))
     beyond = [name for name, value in difference.items() if not value <= bound[name]]
     if beyond:
         listed = ", ".join(f"{name} by {difference[name]:.1e} (bound {bound[name]:.0e})" for name in beyond)
@@ -191,11 +191,19 @@ def _scale(expected: NDArray[Any]) -> float:
     return max(1.0, float(np.abs(expected).max()) / 10) if expected.dtype != np.bool_ else 1.0
 
 
-def _without_past(student: Student, values: Arrays) -> NDArray[np.float32]:
-    """`conditioned` for the objects of the sample, none of which has a past."""
-    no_memory = student.objects.no_memory.numpy().reshape(1, -1, 1, 1)
-    conditioned: NDArray[np.float32] = (values["interactive_x1"] + no_memory)[values["image"]]
-    return conditioned
+def _following(student: Student, graph: str, values: Arrays) -> Arrays:
+    """What the sample's objects need after a graph and no graph gives."""
+    if graph == "interactive_features":
+        no_memory = student.objects.no_memory.numpy().reshape(1, -1, 1, 1)
+        return {"conditioned": (values["interactive_x1"] + no_memory)[values["image"]]}
+    if graph == "prompt_decoder" and student.abilities.memory:
+        logits = torch.from_numpy(values["mask_logits"][:, 0])
+        with torch.inference_mode():
+            levels = student.memory.encoder.level(logits, torch.tensor([True, False]))
+        return {"mask_levels": levels.numpy()}
+    if graph == "memory_encoder":
+        return sample.past(values["memory"])
+    return {}
 
 
 def _run_onnx(path: Path, names: Sequence[str], feeds: Arrays) -> list[NDArray[Any]]:

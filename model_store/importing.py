@@ -9,11 +9,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model_store import artifact, checkpoint, registry, tokenizer
-from model_store.artifact import Graph, Manifest, StoreError
+from model_store.artifact import Graph, Manifest, Memory, StoreError
 from model_store.assembly import CONCEPT_PARTS, FULL_TABLE, OBJECT_PARTS, assemble, position_rows
 from model_store.export import Report, export
 from model_store.networks.sizes import Sizes, sizes_of
-from model_store.networks.student import Student, blank, build, shapes
+from model_store.networks.student import Abilities, Student, blank, build, shapes
 from model_store.staging import staged
 from model_store.synthetic import RECIPE, calibrate, weights
 
@@ -67,7 +67,13 @@ def import_checkpoint(
     report("read checkpoint", 1.0)
     report("audit weights", 0.0)
     _check_context(name, sizes, position_rows(tensors) or position_rows(fill or {}))
-    assembly = assemble(sizes, tensors, fill, interpolate_positions=variant.positions == "interpolated")
+    assembly = assemble(
+        sizes,
+        tensors,
+        fill,
+        interpolate_positions=variant.positions == "interpolated",
+        memory=variant.memory,
+    )
     source = _file(path, origins or {})
     if assembly.audit.filled and fill_from:
         source["filled_from"] = _file(fill_from, origins or {})
@@ -90,14 +96,15 @@ def synthesize(name: str, store: Path, report: Report) -> Path:
     variant = registry.find(name)
     sizes = sizes_of(variant)
     report("fill weights", 0.0)
-    made = weights(shapes(blank(sizes)))
+    abilities = Abilities(memory=variant.memory)
+    made = weights(shapes(blank(sizes, abilities)))
     report("fill weights", 1.0)
     report("calibrate scores", 0.0)
     calibrate(sizes, made, variant.score_threshold)
     report("calibrate scores", 1.0)
     audit = {"keys": len(made), "used": len(made), "unused_groups": {}, "position_rows": 0, "filled": {}}
     account = Account(source={"recipe": RECIPE}, audit=audit, texts=sizes.text.by_default)
-    return make(variant, build(sizes, made), store, report, account)
+    return make(variant, build(sizes, made, abilities), store, report, account)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +168,7 @@ def _manifest(
         preprocessing=_preprocessing(sizes),
         graphs=graphs,
         constants=_constants(student),
+        memory=_memory(student),
         files=artifact.others(folder, graphs),
         tokens={"start": start, "end": start + 1, "padding": 0},
     )
@@ -202,8 +210,28 @@ def _parameters(student: Student, *, texts: bool) -> dict[str, int]:
 def _constants(student: Student) -> dict[str, tuple[float, ...]]:
     if not student.abilities.objects:
         return {}
-    no_memory: Tensor = student.objects.no_memory
-    return {"no_memory": tuple(no_memory.flatten().tolist())}
+    values: dict[str, list[Tensor]] = {"no_memory": [student.objects.no_memory]}
+    if student.abilities.memory:
+        prompt = student.memory.mask_prompt.parameters()
+        values |= {"no_pointer": [student.memory.no_pointer], "mask_prompt": [*prompt]}
+    return {
+        name: tuple(number for tensor in tensors for number in tensor.flatten().tolist())
+        for name, tensors in values.items()
+    }
+
+
+def _memory(student: Student) -> Memory | None:
+    if not student.abilities.memory:
+        return None
+    return Memory(
+        kind=student.abilities.memory,
+        tokens=student.memory.tokens,
+        width=student.sizes.memory.width,
+        pointer_width=student.sizes.width,
+        frames=student.sizes.memory.frames,
+        pointers=student.sizes.memory.pointers,
+        mask_size=student.sizes.remembered_size,
+    )
 
 
 def _preprocessing(sizes: Sizes) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
+MemoryKind = Literal["dense", "perceiver", ""]
 # The variant whose artefact comes with the package.
 EMBEDDED = "demo"
 
@@ -40,8 +41,8 @@ class Variant:
     released: bool
     # Default score threshold, 0..1.
     score_threshold: float
-    # "dense", "perceiver" or "" (the file has no tracker).
-    memory: str
+    # How the objects of a video are remembered; "" where the file has no tracker.
+    memory: MemoryKind
     # What becomes of a position table longer than the context: "cut" or "interpolated".
     positions: str
     # Name of a variant whose released file has the parts that this one's lacks; empty where it lacks none.

@@ -73,3 +73,19 @@ def objects(mask_size: int) -> dict[str, NDArray[Any]]:
         "mask": mask,
         "has_mask": np.array([False, True]),
     }
+
+
+def past(kept: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Two objects' memory as `memory_attention` takes it, beside four pointers: three frames of one, two of
+    the other.
+
+    Args:
+        kept: (2, T, M) of one frame.
+    """
+    return {
+        "memory": np.stack((kept, kept[::-1], 0.5 * kept), axis=1),
+        "ages": np.array([[0, 2, 1], [0, 1, 0]], dtype=np.int32),
+        "memory_valid": np.array([[True] * 3, [True, True, False]]),
+        "pointer_ages": np.array([[0.2, 2 / 15, 1 / 15, 0], [2 / 15, 1 / 15, 0, 0]], dtype=np.float32),
+        "pointers_valid": np.array([[True, True, True, False], [True, True, False, False]]),
+    }

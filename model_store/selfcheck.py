@@ -15,7 +15,7 @@ from model_store import registry, synthetic
 from model_store.layouts import Layout, layout_of
 from model_store.networks.keys import canonical, sources
 from model_store.networks.sizes import sizes_of
-from model_store.networks.student import blank, shapes
+from model_store.networks.student import Abilities, blank, shapes
 
 
 def in_file(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -28,7 +28,8 @@ def in_file(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def write_checkpoint(variant: registry.Variant, layout: Layout, path: Path) -> None:
     """Writes `{"model": {key: tensor}}` with every key of the layout, in float32."""
-    known = in_file(synthetic.weights(shapes(blank(sizes_of(variant)))))
+    abilities = Abilities(memory=variant.memory)
+    known = in_file(synthetic.weights(shapes(blank(sizes_of(variant), abilities))))
     tensors = {}
     for key, shape in layout.shapes.items():
         value = known.pop(canonical(key), None)

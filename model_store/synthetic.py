@@ -103,7 +103,7 @@ def calibrate(sizes: Sizes, made: dict[str, Tensor], threshold: float) -> None:
         made: what `weights` gave; changed in place.
         threshold: score, 0..1.
     """
-    student = build(sizes, made)
+    student = build(sizes, {name: value for name, value in made.items() if not name.startswith("memory.")})
     picture = torch.from_numpy(sample.picture(sizes.image_size)[None])
     tokens = torch.from_numpy(sample.tokens(sizes.text.context, sizes.text.vocabulary))
     with torch.inference_mode():

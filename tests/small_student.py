@@ -7,9 +7,10 @@ from torch import Tensor
 
 from model_store import importing, registry, synthetic
 from model_store.networks.sizes import MemorySizes, Sizes, TextSizes
-from model_store.networks.student import Student, blank, build, shapes
+from model_store.networks.student import Abilities, Student, blank, build, shapes
 
 VARIANT = "es-ev-s-mc-s0"
+REMEMBERING = Abilities(memory="perceiver")
 
 
 @pytest.fixture(scope="session")
@@ -48,12 +49,13 @@ def sizes() -> Sizes:
 
 @pytest.fixture(scope="session")
 def weights(sizes: Sizes) -> dict[str, Tensor]:
+    """Without a video memory."""
     return synthetic.weights(shapes(blank(sizes)))
 
 
 @pytest.fixture(scope="session")
-def student(sizes: Sizes, weights: dict[str, Tensor]) -> Student:
-    return build(sizes, weights)
+def student(sizes: Sizes) -> Student:
+    return build(sizes, synthetic.weights(shapes(blank(sizes, REMEMBERING))), REMEMBERING)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 # mypy: allow-untyped-calls
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +48,41 @@ class Learner(nn.Module):
         width, channels = sizes.width, sizes.embedding_channels
         # Where the concept is, seen from the encoded map alone.
         self.semantic = nn.Conv2d(width, 1, 1)
+        # Where the features before any prompt are like the text's: a scale's logarithm and a bias.
+        self.alignment = nn.Parameter(torch.tensor([3.0, -4.0]))
         # Crops: what the object is, by its mean feature, and which 4 x 4 parts of a cell are the object.
         self.name_of_crop = nn.Linear(channels, width)
         self.name_of_text = nn.Linear(width, width)
         self.temperature = nn.Parameter(torch.tensor(2.3))
         self.outline = nn.Conv2d(channels, 16, 1)
+        # Whether the necks' scales are set.
+        self.settled: Tensor
+        self.register_buffer("settled", torch.tensor(False))
+
+    def scales(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The deviation of every level of the necks, by the name of the layer that makes it.
+
+        Crops leave embeddings of any size, and attention that adds positions or tokens to features of a
+        deviation of 10 sees neither: queries become all alike. `settle` makes it 1, as arXiv 1511.06422
+        does for every layer.
+
+        Args:
+            pixels: (N, S, S, 3) uint8.
+        """
+        embedding = self.student.image(pixels)
+        necks = {"student.neck": self.student.neck, "student.interactive_neck": self.student.interactive_neck}
+        return {
+            f"{name}.levels.{index}.proj2": level.float().std()
+            for name, neck in necks.items()
+            for index, level in enumerate(neck(embedding))
+        }
+
+    def settle(self, scales: Mapping[str, Tensor]) -> None:
+        """Divides the weights and biases of those layers by their scales."""
+        for name, scale in scales.items():
+            for parameter in self.get_submodule(name).parameters():
+                parameter.data /= scale
+        self.settled.fill_(True)
 
     def crops(self, pixels: Tensor, masks: Tensor, names: Tensor, tokens: Tensor) -> Tensor:
         """The loss of telling single objects apart and from their background.
@@ -61,7 +93,8 @@ class Learner(nn.Module):
             names: (B,) int64, the row of `tokens` that is the object's name.
             tokens: (C, T) int32.
         """
-        embedding = self.student.image(pixels).float()
+        with _unrecorded(self.student.image):
+            embedding = self.student.image(pixels).float()
         outline = F.pixel_shuffle(self.outline(embedding), 4)[:, 0].float()
         inside = F.interpolate(masks[:, None], embedding.shape[-2:], mode="area")
         pooled = (embedding * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1e-3)
@@ -91,7 +124,23 @@ class Learner(nn.Module):
         truth = self._truth(batch["masks"].float(), wanted, rows)
         seen = self.semantic(found.encoded)[:, 0].float()
         loss = loss + 2 * F.binary_cross_entropy_with_logits(seen, truth) + losses.dice(seen, truth).mean()
+        loss = loss + self._aligned(x1[image], found, batch["exemplar_labels"].flatten(0, 1), truth)
         return loss, self._masks(found, pairs, (x2, x4), batch["masks"], (image, extra, most))
+
+    def _aligned(self, x1: Tensor, found: Detections, labels: Tensor, truth: Tensor) -> Tensor:
+        """The loss that brings cells near the texts that name them, for attention to find.
+
+        Without it, detection learns nothing for hundreds of steps, and forgets what crops taught.
+        """
+        context = self.sizes.text.context
+        named = (labels == PADDING).all(1)
+        shown = found.prompt_valid[:, :context, None].float()
+        text = (found.prompt[:, :context].float() * shown).sum(1) / shown.sum(1)
+        alike = torch.einsum("rd,rdhw->rhw", F.normalize(text, dim=1), F.normalize(x1.float(), dim=1))
+        logits = self.alignment[0].exp() * alike + self.alignment[1]
+        each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
+        each = 2 * each + losses.dice(logits, truth)
+        return (each * named).sum() / named.sum().clamp(min=1)
 
     def _truth(self, masks: Tensor, wanted: Tensor, rows: int) -> Tensor:
         """(R, g, g): the share of each cell that is any of the wanted things."""
@@ -159,6 +208,20 @@ def _projected(level: Any, pointwise: nn.Conv2d, embedding: Tensor) -> Tensor:
     return F.conv2d(level.proj1(hidden), weight, bias, padding=1)
 
 
+@contextmanager
+def _unrecorded(network: nn.Module) -> Iterator[None]:
+    """Means and deviations of what runs through it are not kept: serving sees pictures, which differ."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 def _begin(student: Student) -> None:
     """Random values for what the networks leave empty or begin with a deviation of 0.02.
 
@@ -174,6 +237,9 @@ def _begin(student: Student) -> None:
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+        for module in part.modules():
+            if hasattr(module, "q_proj"):
+                _begin_attention(module)
     for embedding in (decoder.query_embed, decoder.presence_token):
         nn.init.normal_(embedding.weight)
     places = decoder.reference_points.weight
@@ -181,9 +247,45 @@ def _begin(student: Student) -> None:
         places[:, :2] = torch.logit(torch.rand_like(places[:, :2]) * 0.9 + 0.05)
         places[:, 2:] = -1.2 + 0.5 * torch.randn_like(places[:, 2:])
     nn.init.zeros_(decoder.box_head.layer3.weight)
+    _begin_locally(decoder)
+    scoring = student.detector.scoring
+    with torch.no_grad():
+        scoring.query_proj.weight.copy_(scoring.text_proj.weight)
     memory: Any = student.memory
     for token in (memory.ages, memory.no_pointer, memory.encoder.absent):
         nn.init.normal_(token, std=0.3)
     for block in memory.encoder.fuser.layers:
         # transformers begins with 1e-6, for trainings a thousand times as long.
         nn.init.constant_(block.scale, 0.3)
+
+
+# Share of what it attends to that an attention adds at the start. With all of it, added in nine places with a
+# norm after each, the queries of the last layer are all alike, and stay so.
+_PASSED = 0.2
+# Logits that attention loses per unit of distance from a query's box, in the units of the decoder's bias.
+_FALL = 5.0
+
+
+def _begin_attention(attention: Any) -> None:
+    """What is alike attends to each other, and a part of what is attended to is passed on as it is."""
+    nn.init.orthogonal_(attention.v_proj.weight)
+    with torch.no_grad():
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        attention.o_proj.weight.copy_(_PASSED * attention.v_proj.weight.T)
+
+
+def _begin_locally(decoder: Any) -> None:
+    """A query looks into its box, and most near the middle: what training would have to find out first."""
+    with torch.no_grad():
+        for bias in (decoder.box_rpb_embed_x, decoder.box_rpb_embed_y):
+            # Its inputs grow to the right of the box's left edge, and of its right edge.
+            bias.layer1.weight[:2] = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+            bias.layer2.weight[:, :2] = -_FALL
+        place = decoder.ref_point_head
+        width = place.layer1.weight.shape[0]
+        # The sines of the centre as they are, which are those of a cell there; lifted past the ReLU.
+        nn.init.zeros_(place.layer1.weight)
+        place.layer1.weight[:, :width] = torch.eye(width)
+        place.layer1.bias.fill_(1.0)
+        place.layer2.weight.copy_(torch.eye(width))
+        place.layer2.bias.fill_(-1.0)

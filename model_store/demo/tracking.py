@@ -14,8 +14,6 @@ from model_store.demo.learner import Batch, Interactive, Learner
 from model_store.networks.memory import Past, VideoMemory
 from model_store.networks.objects import NO_POINT
 
-# Frames whose pointer is looked at, and so the age that counts as 1.
-_POINTERS = 15
 # Share of objects that are corrected by a click on one later frame.
 _CORRECTED = 0.25
 # A mask is the one for a clear prompt where it hardly changes with the threshold.
@@ -155,14 +153,14 @@ def _past(learner: Learner, features: Tensor, kept: list[Kept]) -> Past:
         )
     ages = torch.arange(len(kept), 0, -1, device=device).expand(rows, -1)
     conditioning = torch.stack([frame.conditioning for frame in kept], dim=1)
-    recent = ages < sizes.memory.frames
+    recent, oldest = ages < sizes.memory.frames, sizes.memory.pointers - 1
     return Past(
         memory=torch.stack([frame.memory for frame in kept], dim=1),
         ages=torch.where(conditioning | ~recent, 0, ages),
         memory_valid=conditioning | recent,
         pointers=torch.stack([frame.pointer for frame in kept], dim=1),
-        pointer_ages=ages.float() / _POINTERS,
-        pointers_valid=conditioning | (ages <= _POINTERS),
+        pointer_ages=ages.float() / oldest,
+        pointers_valid=conditioning | (ages <= oldest),
     )
 
 

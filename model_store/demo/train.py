@@ -45,6 +45,12 @@ class Place:
     ranks: int
     device: torch.device
 
+    def mean(self, value: Tensor) -> None:
+        """Makes the value, in place, the mean of every process's."""
+        if self.ranks > 1:
+            dist.all_reduce(value)
+            value /= self.ranks
+
     def average(self, learner: Learner) -> None:
         """Makes every process's gradients their mean. A gradient that one process has, all have."""
         if self.ranks == 1:
@@ -57,8 +63,7 @@ class Place:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         flat = torch.cat([parameter.grad.flatten() for parameter in used if parameter.grad is not None])
-        dist.all_reduce(flat)
-        flat /= self.ranks
+        self.mean(flat)
         parts = flat.split([parameter.numel() for parameter in used])
         for parameter, part in zip(used, parts, strict=True):
             parameter.grad = part.view_as(parameter)
@@ -121,6 +126,8 @@ class Training:
 
     def _losses(self, kind: plan.Kind, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         extra = plan.extra_at(self.step)
+        if kind != "crops" and not self.learner.settled:
+            self._settle(batch["pixels"].flatten(0, -4))
         if kind == "crops":
             tokens = batch["tokens"]
             return {"crop": self.learner.crops(batch["pixels"], batch["masks"], batch["names"], tokens)}
@@ -130,6 +137,17 @@ class Training:
         concept, masks = self.learner.concepts(embedding, batch, extra, plan.MASK_ROWS)
         objects = clicks.step(self.learner, self.learner.interactive(embedding), batch, plan.OBJECTS, extra)
         return {"concept": concept, "masks": masks, "objects": objects}
+
+    def _settle(self, pixels: Tensor) -> None:
+        with torch.no_grad():
+            scales = self.learner.scales(pixels)
+            for scale in scales.values():
+                self.place.mean(scale)
+            self.learner.settle(scales)
+        state = self.learner.state_dict()
+        for name in self.average:
+            if name.rpartition(".")[0] in scales:
+                self.average[name].copy_(state[name])
 
     def _remember(self) -> None:
         """The average over time; shorter at the start."""

@@ -1,7 +1,6 @@
 """The graphs of a student: their modules, and what goes in and out of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -9,35 +8,27 @@ from torch import nn
 from model_store import sample
 from model_store.artifact import Tensor
 from model_store.networks.fold import FoldedInteractiveFeatures, FoldedMaskHead, FoldedNeck
+from model_store.networks.graph_spec import (
+    F32,
+    MASK_BOUND,
+    GraphSpec,
+    conditioned,
+    image_row,
+    interactive,
+    object_score,
+    pointers,
+)
+from model_store.networks.memory_graphs import TrackedPromptDecoder, memory_attention, memory_encoder
 from model_store.networks.objects import InteractiveFeatures
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import Student
-
-# Largest absolute difference between a graph and its torch module that an export accepts.
-_BOUND = 1e-4
-_MASK_BOUND = 5e-4
-
-_F32 = "float32"
-
-
-@dataclass(frozen=True, slots=True)
-class GraphSpec:
-    """One graph before it is exported."""
-
-    name: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    # The part of the student the graph must agree with, and what is exported in its place.
-    reference: Callable[[Student], nn.Module]
-    folded: Callable[[Student], nn.Module]
-    bound: float = _BOUND
 
 
 def _features(sizes: Sizes, rows: str) -> dict[int, Tensor]:
     return {
         scale: Tensor(
             f"features_x{scale}",
-            _F32,
+            F32,
             (rows, sizes.width, scale * sizes.grid, scale * sizes.grid),
             f"feature map of {scale * sizes.grid} x {scale * sizes.grid} cells over the whole picture",
         )
@@ -47,7 +38,7 @@ def _features(sizes: Sizes, rows: str) -> dict[int, Tensor]:
 
 def _prompt(sizes: Sizes) -> tuple[Tensor, Tensor]:
     return (
-        Tensor("prompt", _F32, ("B", "P", sizes.width), "tokens of the whole prompt: text, exemplars, class"),
+        Tensor("prompt", F32, ("B", "P", sizes.width), "tokens of the whole prompt: text, exemplars, class"),
         Tensor("prompt_valid", "bool", ("B", "P"), "false where the prompt token is padding"),
     )
 
@@ -55,7 +46,7 @@ def _prompt(sizes: Sizes) -> tuple[Tensor, Tensor]:
 def _text(sizes: Sizes) -> tuple[Tensor, Tensor]:
     context = sizes.text.context
     return (
-        Tensor("text_features", _F32, ("B", context, sizes.width), "one feature per token"),
+        Tensor("text_features", F32, ("B", context, sizes.width), "one feature per token"),
         Tensor("text_valid", "bool", ("B", context), "false where the token is padding (id 0)"),
     )
 
@@ -64,7 +55,7 @@ def _embedding(sizes: Sizes) -> Tensor:
     side = sizes.embedding_side
     return Tensor(
         "embedding",
-        _F32,
+        F32,
         ("N", sizes.embedding_channels, side, side),
         "image embedding, over the whole picture",
     )
@@ -137,9 +128,9 @@ def _exemplars() -> tuple[Tensor, ...]:
     labels = "1 positive, 0 negative, -10 padding"
     unit = "0..1 of the picture's width and height"
     return (
-        Tensor("exemplar_points", _F32, ("B", "J", 2), f"x and y, {unit}; J >= 1"),
+        Tensor("exemplar_points", F32, ("B", "J", 2), f"x and y, {unit}; J >= 1"),
         Tensor("exemplar_point_labels", "int32", ("B", "J"), labels),
-        Tensor("exemplar_boxes", _F32, ("B", "K", 4), f"xyxy, {unit}; K >= 1"),
+        Tensor("exemplar_boxes", F32, ("B", "K", 4), f"xyxy, {unit}; K >= 1"),
         Tensor("exemplar_box_labels", "int32", ("B", "K"), labels),
     )
 
@@ -148,11 +139,11 @@ def _concept_decoder(sizes: Sizes) -> GraphSpec:
     inputs = (_features(sizes, "B")[1], *_text(sizes), *_exemplars())
     queries = sizes.queries
     outputs = (
-        Tensor("logits", _F32, ("B", queries), "score = sigmoid(logits) * sigmoid(presence)"),
-        Tensor("presence", _F32, ("B", 1), "logit of the concept being in the picture at all"),
-        Tensor("boxes", _F32, ("B", queries, 4), "xyxy, 0..1 of the picture's width and height; not clipped"),
-        Tensor("queries", _F32, ("B", queries, sizes.width), "one feature per query"),
-        Tensor("encoded", _F32, ("B", sizes.width, sizes.grid, sizes.grid), "features_x1 after the prompt"),
+        Tensor("logits", F32, ("B", queries), "score = sigmoid(logits) * sigmoid(presence)"),
+        Tensor("presence", F32, ("B", 1), "logit of the concept being in the picture at all"),
+        Tensor("boxes", F32, ("B", queries, 4), "xyxy, 0..1 of the picture's width and height; not clipped"),
+        Tensor("queries", F32, ("B", queries, sizes.width), "one feature per query"),
+        Tensor("encoded", F32, ("B", sizes.width, sizes.grid, sizes.grid), "features_x1 after the prompt"),
         *_prompt(sizes),
     )
     detector = lambda student: student.detector  # noqa: E731
@@ -166,12 +157,12 @@ def _concept_masks(sizes: Sizes) -> GraphSpec:
         *_prompt(sizes),
         features[2],
         features[4],
-        Tensor("queries", _F32, ("B", "Q", sizes.width), "the queries whose masks are wanted"),
+        Tensor("queries", F32, ("B", "Q", sizes.width), "the queries whose masks are wanted"),
     )
     side = sizes.mask_size
     logits = Tensor(
         "mask_logits",
-        _F32,
+        F32,
         ("B", "Q", side, side),
         "foreground where > 0 after a bilinear resize to the picture (half-pixel centres, no antialias)",
     )
@@ -181,18 +172,7 @@ def _concept_masks(sizes: Sizes) -> GraphSpec:
         (logits,),
         lambda student: student.masks,
         lambda student: FoldedMaskHead(student.masks),
-        _MASK_BOUND,
-    )
-
-
-def _interactive(sizes: Sizes, scale: int, rows: str) -> Tensor:
-    side = scale * sizes.grid
-    channels = {4: sizes.width // 8, 2: sizes.width // 4, 1: sizes.width}[scale]
-    return Tensor(
-        f"interactive_x{scale}",
-        _F32,
-        (rows, channels, side, side),
-        f"feature map of {side} x {side} cells over the whole picture",
+        MASK_BOUND,
     )
 
 
@@ -200,23 +180,21 @@ def _interactive_features(sizes: Sizes) -> GraphSpec:
     return GraphSpec(
         "interactive_features",
         (_embedding(sizes),),
-        tuple(_interactive(sizes, scale, "N") for scale in (4, 2, 1)),
+        tuple(interactive(sizes, scale, "N") for scale in (4, 2, 1)),
         lambda student: InteractiveFeatures(student.interactive_neck, student.objects),
         lambda student: FoldedInteractiveFeatures(student.interactive_neck, student.objects),
     )
 
 
-def _prompt_decoder(sizes: Sizes) -> GraphSpec:
+def _prompt_decoder(student: Student) -> GraphSpec:
+    sizes = student.sizes
     side = sizes.mask_size
-    coarse = _interactive(sizes, 1, "B")
     inputs = (
-        replace(
-            coarse, name="conditioned", description=f"{coarse.name} and the past: memory, or `no_memory`"
-        ),
-        _interactive(sizes, 2, "N"),
-        _interactive(sizes, 4, "N"),
-        Tensor("image", "int32", ("B",), "the row of interactive_x2 and _x4 that the object is in"),
-        Tensor("points", _F32, ("B", "P", 2), "x and y, 0..1 of the picture's width and height; P >= 1"),
+        conditioned(sizes),
+        interactive(sizes, 2, "N"),
+        interactive(sizes, 4, "N"),
+        image_row(),
+        Tensor("points", F32, ("B", "P", 2), "x and y, 0..1 of the picture's width and height; P >= 1"),
         Tensor(
             "point_labels",
             "int32",
@@ -224,22 +202,25 @@ def _prompt_decoder(sizes: Sizes) -> GraphSpec:
             "1 on the object, 0 not on it, 2 and 3 a box's first and last corner; -1 after the points of "
             "every prompt that has any; -10 padding",
         ),
-        Tensor("mask", _F32, ("B", side, side), "logits of a mask of the object over the whole picture"),
+        Tensor("mask", F32, ("B", side, side), "logits of a mask of the object over the whole picture"),
         Tensor("has_mask", "bool", ("B",), "false where `mask` is to be ignored"),
     )
     masks = sizes.proposals + 1
-    outputs = (
+    outputs: tuple[Tensor, ...] = (
         Tensor(
             "mask_logits",
-            _F32,
+            F32,
             ("B", masks, side, side),
             "the first for a clear prompt, the others for an ambiguous one; foreground where > 0",
         ),
-        Tensor("iou", _F32, ("B", masks), "predicted IoU of each mask with the object, 0..1"),
-        Tensor("object_score", _F32, ("B", 1), "logit of the object being in the picture"),
+        Tensor("iou", F32, ("B", masks), "predicted IoU of each mask with the object, 0..1"),
+        object_score(),
     )
     objects = lambda student: student.objects  # noqa: E731
-    return GraphSpec("prompt_decoder", inputs, outputs, objects, objects, _MASK_BOUND)
+    if student.abilities.memory:
+        outputs += (pointers(sizes, masks),)
+        objects = lambda student: TrackedPromptDecoder(student.objects, student.memory)  # noqa: E731
+    return GraphSpec("prompt_decoder", inputs, outputs, objects, objects, MASK_BOUND)
 
 
 def graphs(student: Student, *, texts: bool) -> tuple[GraphSpec, ...]:
@@ -248,10 +229,12 @@ def graphs(student: Student, *, texts: bool) -> tuple[GraphSpec, ...]:
     Args:
         texts: False leaves the text encoder out; exemplars alone then take `visual_prompt`.
     """
-    builders = [_image_encoder]
+    sizes, made = student.sizes, [_image_encoder(student.sizes)]
     if student.abilities.concepts:
         text = _text_encoder if texts else _visual_prompt
-        builders += [_concept_features, text, _concept_decoder, _concept_masks]
+        made += [_concept_features(sizes), text(sizes), _concept_decoder(sizes), _concept_masks(sizes)]
     if student.abilities.objects:
-        builders += [_interactive_features, _prompt_decoder]
-    return tuple(build(student.sizes) for build in builders)
+        made += [_interactive_features(sizes), _prompt_decoder(student)]
+    if student.abilities.memory:
+        made += [memory_encoder(student), memory_attention(student)]
+    return tuple(made)

@@ -4,7 +4,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,7 @@ from model_store.networks.memory_encoder import MemoryEncoder
 from model_store.networks.perceiver import EfficientMemoryAttention, PerceiverResampler
 from model_store.networks.positions import sine_positions
 from model_store.networks.sizes import Sizes
-
-# "": no memory.
-MemoryKind = Literal["dense", "perceiver", ""]
+from model_store.registry import MemoryKind
 
 # The share of their positions that features take with them into the attention.
 _PLACED = 0.1
@@ -61,6 +58,8 @@ class VideoMemory(nn.Module):
     """What both kinds of memory have in common."""
 
     positions: Tensor
+    # Of a frame.
+    tokens: int
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -96,7 +95,17 @@ class VideoMemory(nn.Module):
         return places
 
     def encode(self, features_x1: Tensor, logits: Tensor, prompted: Tensor, object_score: Tensor) -> Tensor:
-        """What is kept of a frame: (B, T, M). The arguments are those of `MemoryEncoder.forward`."""
+        """What is kept of a frame: (B, T, M).
+
+        Args:
+            features_x1: (B, D, g, g).
+            logits, prompted: as `MemoryEncoder.level` takes them.
+            object_score: (B, 1) logit of the object being in the picture.
+        """
+        return self.keep(features_x1, self.encoder.level(logits, prompted), object_score)
+
+    def keep(self, features_x1: Tensor, levels: Tensor, object_score: Tensor) -> Tensor:
+        """As `encode`, of what `MemoryEncoder.level` gave."""
         raise NotImplementedError
 
     def condition(self, features_x1: Tensor, past: Past, no_memory: Tensor) -> Tensor:
@@ -145,13 +154,14 @@ class DenseMemory(VideoMemory):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
+        self.tokens = sizes.grid**2
         self.dense_attention = DenseMemoryAttention(sizes)
         positions = sine_positions(sizes.memory.width, sizes.grid).flatten(2).transpose(1, 2)
         self.register_buffer("memory_positions", positions, persistent=False)
 
-    def encode(self, features_x1: Tensor, logits: Tensor, prompted: Tensor, object_score: Tensor) -> Tensor:
+    def keep(self, features_x1: Tensor, levels: Tensor, object_score: Tensor) -> Tensor:
         """As the parent's."""
-        dense: Tensor = self.encoder(features_x1, logits, prompted, object_score)
+        dense: Tensor = self.encoder(features_x1, levels, object_score)
         return dense.flatten(2).transpose(1, 2)
 
     def condition(self, features_x1: Tensor, past: Past, no_memory: Tensor) -> Tensor:
@@ -174,14 +184,15 @@ class PerceiverMemory(VideoMemory):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
+        self.tokens = sizes.memory.latents + sizes.memory.windows**2
         self.perceiver = PerceiverResampler(sizes)
         self.attention = EfficientMemoryAttention(sizes)
         self.projection = nn.Linear(self.width, sizes.width)
         self.place_projection = nn.Linear(self.width, sizes.width)
 
-    def encode(self, features_x1: Tensor, logits: Tensor, prompted: Tensor, object_score: Tensor) -> Tensor:
+    def keep(self, features_x1: Tensor, levels: Tensor, object_score: Tensor) -> Tensor:
         """As the parent's."""
-        tokens: Tensor = self.perceiver(self.encoder(features_x1, logits, prompted, object_score))
+        tokens: Tensor = self.perceiver(self.encoder(features_x1, levels, object_score))
         return tokens
 
     def condition(self, features_x1: Tensor, past: Past, no_memory: Tensor) -> Tensor:

@@ -81,12 +81,7 @@ class MemoryEncoder(nn.Module):
         share = torch.where(prompted[:, None, None], (logits > 0).to(logits.dtype), logits.sigmoid())
         return resized_mask(_SPREAD * share + _LOWEST, self.mask_size)
 
-    def fuse(self, features_x1: Tensor, mask: Tensor) -> Tensor:
-        """(N, D, g, g), (N, S, S) levels of a mask -> (N, M, g, g)."""
-        fused: Tensor = self.projection(self.fuser(self.features(features_x1) + self.mask(mask[:, None])))
-        return fused
-
-    def forward(self, features_x1: Tensor, logits: Tensor, prompted: Tensor, object_score: Tensor) -> Tensor:
-        """(N, D, g, g), (N, s, s) logits, (N,) bool, (N, 1) logit of being there -> (N, M, g, g)."""
-        dense = self.fuse(features_x1, self.level(logits, prompted))
-        return dense + (object_score <= 0)[..., None, None] * self.absent[..., None, None]
+    def forward(self, features_x1: Tensor, levels: Tensor, object_score: Tensor) -> Tensor:
+        """(N, D, g, g), (N, S, S) as `level` gives them, (N, 1) logit of being there -> (N, M, g, g)."""
+        fused: Tensor = self.projection(self.fuser(self.features(features_x1) + self.mask(levels[:, None])))
+        return fused + (object_score <= 0)[..., None, None] * self.absent[..., None, None]

@@ -36,6 +36,8 @@ class MemorySizes:
     width: int = 64
     # Ages that a remembered frame can have: that of a conditioning frame, and 1 to `frames - 1` frames.
     frames: int = 7
+    # Frames whose pointers are kept, the latest included.
+    pointers: int = 16
     # Halvings from the mask that is remembered to the grid.
     mask_steps: int = 4
     fuser_layers: int = 2

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from model_store.networks.detector import Detector, MaskHead
 from model_store.networks.image import IMAGE_ENCODERS, Neck
-from model_store.networks.memory import MEMORIES, MemoryKind
+from model_store.networks.memory import MEMORIES
 from model_store.networks.objects import PromptDecoder
 from model_store.networks.sizes import Sizes
 from model_store.networks.text import TEXT_ENCODERS
+from model_store.registry import MemoryKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def _edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda m: m.update(schema=1), "is of schema 1; this version reads schema 2"),
+        (lambda m: m.update(schema=1), "is of schema 1; this version reads schema 3"),
         (lambda m: m.pop("schema"), "is of schema None"),
         (lambda m: m.pop("licence"), "missing licence"),
         (lambda m: m.update(colour="blue"), "unknown colour"),

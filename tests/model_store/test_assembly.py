@@ -11,9 +11,9 @@ from model_store import artifact, checkpoint, importing, registry, synthetic
 from model_store.artifact import StoreError
 from model_store.assembly import OBJECT_PARTS, assemble
 from model_store.checkpoint import CheckpointError
-from model_store.networks.memory import MemoryKind
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import Abilities, blank, build, shapes
+from model_store.registry import MemoryKind
 from model_store.selfcheck import in_file
 
 Tensors = dict[str, Tensor]

@@ -14,7 +14,8 @@ from torch import Tensor
 from model_store import artifact, importing, registry
 from model_store.artifact import StoreError
 from model_store.export import run_torch
-from model_store.networks.graphs import GraphSpec, graphs
+from model_store.networks.graph_spec import GraphSpec
+from model_store.networks.graphs import graphs
 from model_store.networks.sizes import Sizes
 from model_store.networks.student import Student, build
 
@@ -46,6 +47,10 @@ def _feed(tensor: artifact.Tensor, axes: dict[str, int], random: np.random.Gener
             return random.choice(np.array([0, 1, 2, 3, -1, -10], dtype=np.int32), shape)
         case "image":
             return random.integers(0, axes["N"], shape, dtype=np.int32)
+        case "ages":
+            return random.integers(0, 7, shape, dtype=np.int32)
+        case "mask_levels":
+            return 20 * random.random(shape, dtype=np.float32) - 10
         case "exemplar_points" | "points":
             return random.random(shape, dtype=np.float32)
         case "exemplar_boxes":
@@ -59,12 +64,14 @@ def _feed(tensor: artifact.Tensor, axes: dict[str, int], random: np.random.Gener
 
 
 @pytest.mark.parametrize("run", [_onnxruntime, _openvino])
-@pytest.mark.parametrize("axes", [(1, 1, 1, 1, 7, 1), (2, 2, 3, 10, 1, 2), (3, 4, 2, 9, 5, 3)])
+@pytest.mark.parametrize(
+    "axes", [(1, 1, 1, 1, 7, 1, 1, 1), (2, 2, 3, 10, 1, 2, 7, 3), (3, 4, 2, 9, 5, 3, 2, 16)]
+)
 def test_every_graph_agrees_with_its_module_at_any_size(
     artefact: Path, student: Student, run: Run, axes: tuple[int, ...]
 ) -> None:
     random = np.random.default_rng(5)
-    named = dict(zip("NBKPQJ", axes, strict=True))
+    named = dict(zip("NBKPQJFG", axes, strict=True))
     for spec in graphs(student, texts=True):
         feeds = {tensor.name: _feed(tensor, named, random) for tensor in spec.inputs}
         expected = run_torch(spec.reference(student), list(feeds.values()))
@@ -112,7 +119,12 @@ def test_the_manifest_describes_the_graphs(artefact: Path, student: Student) -> 
     assert manifest.synthetic and manifest.context_length == student.sizes.text.context
     assert manifest.prompts == ("text", "exemplar_box", "exemplar_point", "points", "box", "mask")
     no_memory = student.objects.no_memory.flatten().tolist()
-    assert manifest.constants == {"no_memory": tuple(no_memory)} and not manifest.unserved
+    assert manifest.constants["no_memory"] == tuple(no_memory) and not manifest.unserved
+    assert manifest.constants["no_pointer"] == tuple(student.memory.no_pointer.flatten().tolist())
+    assert len(manifest.constants["mask_prompt"]) == 4 * 4 + 1
+    memory, sizes = manifest.memory, student.sizes
+    assert memory and (memory.kind, memory.tokens, memory.width) == ("perceiver", 5 + 3 * 3, 8)
+    assert (memory.mask_size, memory.pointer_width) == (16 * sizes.grid, sizes.width)
     assert sum(manifest.parameters.values()) == sum(each.numel() for each in student.parameters())
     specs: dict[str, GraphSpec] = {spec.name: spec for spec in graphs(student, texts=True)}
     assert list(manifest.graphs) == list(specs)

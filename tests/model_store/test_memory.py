@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_store.networks.memory import MEMORIES, MemoryKind, Past, VideoMemory
+from model_store.networks.memory import MEMORIES, Past, VideoMemory
 from model_store.networks.sizes import Sizes
+from model_store.registry import MemoryKind
 from model_store.synthetic import weights
 
 KINDS: tuple[MemoryKind, ...] = ("dense", "perceiver")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model_store.artifact import Tensor as Axis
 from model_store.export import write_graph
-from model_store.networks.graphs import GraphSpec
+from model_store.networks.graph_spec import GraphSpec
 from model_store.networks.roi import roi_align
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from model_store import registry
 from model_store.networks.keys import sources
-from model_store.networks.memory import MemoryKind, Past
+from model_store.networks.memory import Past
 from model_store.networks.objects import NO_POINT, POSITIVE, InteractiveFeatures
 from model_store.networks.sizes import sizes_of
 from model_store.networks.student import Abilities, Student, blank, build, shapes
+from model_store.registry import MemoryKind
 from service.config import Limits
 from service.worker.image import decode
 from tests.released import weight_recipe

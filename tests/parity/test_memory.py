@@ -84,7 +84,8 @@ def test_dense_attention(dense: Student, unit: Unit, reference: Path) -> None:
 def test_what_is_remembered_of_a_frame(dense: Student, unit: Unit, reference: Path) -> None:
     pixels, mask = unit("in.memenc.pix", 1, 256, 72, 72), unit("in.memenc.mask", 1, 1008, 1008)
     # The reference's mask is foreground or not, as that of a prompt is.
-    found = dense.memory.encoder(pixels, mask, torch.tensor([True]), torch.ones(1, 1))
+    levels = dense.memory.encoder.level(mask, torch.tensor([True]))
+    found = dense.memory.encoder(pixels, levels, torch.ones(1, 1))
     assert largest(found[0, :, ::6, ::6], golden(reference, "unit_tracker")["memenc_out"]) <= FEATURES
 
 

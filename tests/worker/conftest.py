@@ -175,6 +175,7 @@ def artifact(tokenizer_folder: Path) -> Artifact:
         preprocessing={},
         graphs={},
         constants={"no_memory": (0.25, -0.25)},
+        memory=None,
     )
     return Artifact(tokenizer_folder, manifest, "0" * 64)
 
