@@ -19,6 +19,8 @@ _SLOTS = 2 + _CLICKS + 1
 _BOXES, _MASKS = 0.4, 0.12
 # Logits of a mask that is sent.
 _SURE = 10.0
+# The most that an object's cells may weigh more than others: with more, all objects are the best answer.
+_EXTRA = 2.0
 # Weight of the object's score.
 _THERE = 0.3
 
@@ -136,6 +138,7 @@ def answer_loss(logits: Tensor, guess: Tensor, score: Tensor, truth: Tensor, ext
     rows = torch.arange(len(logits), device=logits.device)
     true_iou = torch.stack([losses.iou(logits[:, mask], truth) for mask in range(logits.shape[1])], dim=1)
     best = 1 + true_iou[:, 1:].argmax(1)
+    extra = min(extra, _EXTRA)
     loss = losses.mask_loss(logits[:, 0], truth, extra) + losses.mask_loss(logits[rows, best], truth, extra)
     ranking = (guess - true_iou).abs().mean(1)
     there = truth.flatten(1).any(1).float()

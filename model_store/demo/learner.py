@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from model_store.demo import losses
 from model_store.demo.attention import write_out
+from model_store.demo.beginning import begin
 from model_store.demo.losses import Pairs
 from model_store.networks.detector import Detections
 from model_store.networks.fold import product
@@ -21,6 +22,11 @@ from model_store.networks.sizes import Sizes
 from model_store.networks.student import Abilities, Student
 
 Batch = dict[str, Tensor]
+
+# Deviation of the prompt decoder's finer maps at the start.
+_FINER = 0.1
+# What learns slowly, or clicks are never looked at: it would first learn to show every object, in any case.
+SLOW = ("student.interactive_neck.", "student.objects.decoder.conv_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Learner(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.student = Student(sizes, Abilities(memory="perceiver"))
-        _begin(self.student)
+        begin(self.student)
         write_out(self.student)
         for module in self.student.modules():
             if isinstance(module, nn.Dropout):
@@ -60,21 +66,23 @@ class Learner(nn.Module):
         self.register_buffer("settled", torch.tensor(False))
 
     def scales(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The deviation of every level of the necks, by the name of the layer that makes it.
+        """What the necks' outputs are too large by, by the name of the layer that makes each.
 
         Crops leave embeddings of any size, and attention that adds positions or tokens to features of a
         deviation of 10 sees neither: queries become all alike. `settle` makes it 1, as arXiv 1511.06422
-        does for every layer.
+        does for every layer. The prompt decoder's finer maps are to be smaller than what it adds to them.
 
         Args:
             pixels: (N, S, S, 3) uint8.
         """
         embedding = self.student.image(pixels)
-        necks = {"student.neck": self.student.neck, "student.interactive_neck": self.student.interactive_neck}
-        return {
-            f"{name}.levels.{index}.proj2": level.float().std()
-            for name, neck in necks.items()
-            for index, level in enumerate(neck(embedding))
+        for_concepts = enumerate(self.student.neck(embedding))
+        too_large = {f"student.neck.levels.{index}.proj2": level.std() for index, level in for_concepts}
+        seen = self.interactive(embedding)
+        return too_large | {
+            "student.interactive_neck.levels.2.proj2": seen.x1.std(),
+            "student.objects.decoder.conv_s1": seen.x2.std() / _FINER,
+            "student.objects.decoder.conv_s0": seen.x4.std() / _FINER,
         }
 
     def settle(self, scales: Mapping[str, Tensor]) -> None:
@@ -220,72 +228,3 @@ def _unrecorded(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _begin(student: Student) -> None:
-    """Random values for what the networks leave empty or begin with a deviation of 0.02.
-
-    Embeddings begin at 1, boxes spread over the picture, and their offsets at 0.
-    """
-    nn.init.normal_(student.objects.points.positions)
-    nn.init.normal_(student.objects.no_memory, std=0.02)
-    text: Any = student.text
-    nn.init.normal_(text.embeddings.position_embedding.position_embedding, std=0.3)
-    decoder: Any = student.detector.decoder
-    for part in (decoder, student.detector.encoder):
-        for module in part.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        for module in part.modules():
-            if hasattr(module, "q_proj"):
-                _begin_attention(module)
-    for embedding in (decoder.query_embed, decoder.presence_token):
-        nn.init.normal_(embedding.weight)
-    places = decoder.reference_points.weight
-    with torch.no_grad():
-        places[:, :2] = torch.logit(torch.rand_like(places[:, :2]) * 0.9 + 0.05)
-        places[:, 2:] = -1.2 + 0.5 * torch.randn_like(places[:, 2:])
-    nn.init.zeros_(decoder.box_head.layer3.weight)
-    _begin_locally(decoder)
-    scoring = student.detector.scoring
-    with torch.no_grad():
-        scoring.query_proj.weight.copy_(scoring.text_proj.weight)
-    memory: Any = student.memory
-    for token in (memory.ages, memory.no_pointer, memory.encoder.absent):
-        nn.init.normal_(token, std=0.3)
-    for block in memory.encoder.fuser.layers:
-        # transformers begins with 1e-6, for trainings a thousand times as long.
-        nn.init.constant_(block.scale, 0.3)
-
-
-# Share of what it attends to that an attention adds at the start. With all of it, added in nine places with a
-# norm after each, the queries of the last layer are all alike, and stay so.
-_PASSED = 0.2
-# Logits that attention loses per unit of distance from a query's box, in the units of the decoder's bias.
-_FALL = 5.0
-
-
-def _begin_attention(attention: Any) -> None:
-    """What is alike attends to each other, and a part of what is attended to is passed on as it is."""
-    nn.init.orthogonal_(attention.v_proj.weight)
-    with torch.no_grad():
-        attention.k_proj.weight.copy_(attention.q_proj.weight)
-        attention.o_proj.weight.copy_(_PASSED * attention.v_proj.weight.T)
-
-
-def _begin_locally(decoder: Any) -> None:
-    """A query looks into its box, and most near the middle: what training would have to find out first."""
-    with torch.no_grad():
-        for bias in (decoder.box_rpb_embed_x, decoder.box_rpb_embed_y):
-            # Its inputs grow to the right of the box's left edge, and of its right edge.
-            bias.layer1.weight[:2] = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
-            bias.layer2.weight[:, :2] = -_FALL
-        place = decoder.ref_point_head
-        width = place.layer1.weight.shape[0]
-        # The sines of the centre as they are, which are those of a cell there; lifted past the ReLU.
-        nn.init.zeros_(place.layer1.weight)
-        place.layer1.weight[:, :width] = torch.eye(width)
-        place.layer1.bias.fill_(1.0)
-        place.layer2.weight.copy_(torch.eye(width))
-        place.layer2.bias.fill_(-1.0)
