@@ -68,6 +68,7 @@ def export(
         if halves:
             halve(path)
             difference = _difference(spec, path, values)
+        values.update(_following(student, spec.name, values))
         report(f"check {spec.name}", 1.0)
         made[spec.name] = Graph(
             file=path.name,
@@ -171,7 +172,6 @@ def _compare(
     values.update(zip(names, expected, strict=True))
     difference = _difference(spec, path, values)
     bound = {name: spec.bound * _scale(values[name]) for name in names}
-    values.update(_following(student, spec.name, values))
     beyond = [name for name, value in difference.items() if not value <= bound[name]]
     if beyond:
         listed = ", ".join(f"{name} by {difference[name]:.1e} (bound {bound[name]:.0e})" for name in beyond)

@@ -14,7 +14,7 @@ from model_store.demo.plan import PLAN
 from model_store.demo.student import NAME, Words, sizes
 from model_store.demo.train import CHECKPOINT
 from model_store.demo.vocabulary import Vocabulary
-from model_store.networks.student import build
+from model_store.networks.student import Abilities, build
 
 _STUDENT = "student."
 
@@ -27,7 +27,7 @@ def make(run: Path, store: Path, figures: Mapping[str, Any] | None = None) -> Pa
         figures: what an evaluation gave, for the manifest.
     """
     saved = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
-    words = Words(Vocabulary.load())
+    variant, words = registry.find(NAME), Words(Vocabulary.load())
     weights: dict[str, Tensor] = {
         name.removeprefix(_STUDENT): tensor
         for name, tensor in saved["average"].items()
@@ -42,8 +42,8 @@ def make(run: Path, store: Path, figures: Mapping[str, Any] | None = None) -> Pa
     account = importing.Account(
         source={"training": training}, audit={"keys": len(weights)}, words=words.tokenizer, halves=True
     )
-    student = build(sizes(), weights)
-    return importing.make(registry.find(NAME), student, store, lambda *_: None, account)
+    student = build(sizes(), weights, Abilities(memory=variant.memory))
+    return importing.make(variant, student, store, lambda *_: None, account)
 
 
 def main() -> None:

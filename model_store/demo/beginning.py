@@ -1,4 +1,4 @@
-"""The weights that the embedded student begins with, where its libraries' would learn slowly or not at all."""
+"""The weights that the embedded student begins with, where the libraries have it learn slowly or never."""
 
 # mypy: allow-untyped-calls
 

@@ -54,12 +54,11 @@ class Learner(nn.Module):
         width, channels = sizes.width, sizes.embedding_channels
         # Where the concept is, seen from the encoded map alone.
         self.semantic = nn.Conv2d(width, 1, 1)
-        # Where the features before any prompt are like the text's: a scale's logarithm and a bias.
+        # How alike features before any prompt are to a text: of a cell, a scale's logarithm and a bias; of a
+        # thing, a scale's logarithm.
         self.alignment = nn.Parameter(torch.tensor([3.0, -4.0]))
-        # Crops: what the object is, by its mean feature, and which 4 x 4 parts of a cell are the object.
-        self.name_of_crop = nn.Linear(channels, width)
-        self.name_of_text = nn.Linear(width, width)
-        self.temperature = nn.Parameter(torch.tensor(2.3))
+        self.naming = nn.Parameter(torch.tensor(2.5))
+        # Crops: which 4 x 4 parts of a cell are the object.
         self.outline = nn.Conv2d(channels, 16, 1)
         # Whether the necks' scales are set.
         self.settled: Tensor
@@ -104,15 +103,28 @@ class Learner(nn.Module):
         with _unrecorded(self.student.image):
             embedding = self.student.image(pixels).float()
         outline = F.pixel_shuffle(self.outline(embedding), 4)[:, 0].float()
-        inside = F.interpolate(masks[:, None], embedding.shape[-2:], mode="area")
-        pooled = (embedding * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1e-3)
-        features, valid = self.student.text(tokens)
-        shown = valid[..., None].float()
-        text = self.name_of_text((features * shown).sum(1) / shown.sum(1)).float()
-        crop = self.name_of_crop(pooled).float()
-        logits = self.temperature.exp() * F.normalize(crop, dim=1) @ F.normalize(text, dim=1).T
-        named = F.cross_entropy(logits, names, label_smoothing=0.05)
+        x1 = self.student.neck.levels[2](embedding)
+        named = self._named(x1, masks[:, None], names[:, None], tokens)
         return named + losses.mask_loss(outline, masks, extra=0.0).mean()
+
+    def _named(self, x1: Tensor, masks: Tensor, names: Tensor, tokens: Tensor) -> Tensor:
+        """The loss of telling things by the mean of their features, which a text's is to be like.
+
+        It is in the detector's own space, for attention to find what a text names: without it detection
+        learns nothing for hundreds of steps.
+
+        Args:
+            x1: (N, D, g, g).
+            masks: (N, K, s, s) float32.
+            names: (N, K) int64, the row of `tokens` that is the thing's name; -1 for none.
+            tokens: (C, T) int32.
+        """
+        inside = F.interpolate(masks, x1.shape[-2:], mode="area")
+        pooled = torch.einsum("ndhw,nkhw->nkd", x1.float(), inside)[names >= 0]
+        features, valid = self.student.text(tokens)
+        text = _mean(features, valid)
+        logits = self.naming.exp() * F.normalize(pooled, dim=1) @ F.normalize(text, dim=1).T
+        return F.cross_entropy(logits, names[names >= 0], label_smoothing=0.05)
 
     def concepts(self, embedding: Tensor, batch: Batch, extra: float, most: int) -> tuple[Tensor, Tensor]:
         """The loss of finding concepts, and that of their masks.
@@ -133,17 +145,14 @@ class Learner(nn.Module):
         seen = self.semantic(found.encoded)[:, 0].float()
         loss = loss + 2 * F.binary_cross_entropy_with_logits(seen, truth) + losses.dice(seen, truth).mean()
         loss = loss + self._aligned(x1[image], found, batch["exemplar_labels"].flatten(0, 1), truth)
+        loss = loss + self._named(x1, batch["masks"].float(), batch["names"], batch["phrases"])
         return loss, self._masks(found, pairs, (x2, x4), batch["masks"], (image, extra, most))
 
     def _aligned(self, x1: Tensor, found: Detections, labels: Tensor, truth: Tensor) -> Tensor:
-        """The loss that brings cells near the texts that name them, for attention to find.
-
-        Without it, detection learns nothing for hundreds of steps, and forgets what crops taught.
-        """
+        """The loss of finding the cells of what a text names by their likeness alone."""
         context = self.sizes.text.context
         named = (labels == PADDING).all(1)
-        shown = found.prompt_valid[:, :context, None].float()
-        text = (found.prompt[:, :context].float() * shown).sum(1) / shown.sum(1)
+        text = _mean(found.prompt[:, :context], found.prompt_valid[:, :context])
         alike = torch.einsum("rd,rdhw->rhw", F.normalize(text, dim=1), F.normalize(x1.float(), dim=1))
         logits = self.alignment[0].exp() * alike + self.alignment[1]
         each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
@@ -205,6 +214,12 @@ class Learner(nn.Module):
             _projected(x2, decoder.conv_s1, embedding),
             _projected(x4, decoder.conv_s0, embedding),
         )
+
+
+def _mean(features: Tensor, valid: Tensor) -> Tensor:
+    """(R, T, D) of tokens, (R, T) bool -> (R, D) float32."""
+    shown = valid[..., None].float()
+    return (features.float() * shown).sum(1) / shown.sum(1)
 
 
 def _projected(level: Any, pointwise: nn.Conv2d, embedding: Tensor) -> Tensor:

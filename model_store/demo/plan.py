@@ -27,14 +27,14 @@ class Phase:
 
 PLAN = (
     Phase(name="crops", steps=3200, crops=1.0, rate=1e-3, last_rate=7e-4),
-    Phase(name="pictures", steps=3600, crops=0.10, clips=0.05, rate=6e-4, last_rate=5e-4, extra=10.0),
+    Phase(name="pictures", steps=3600, crops=0.10, clips=0.04, rate=6e-4, last_rate=5e-4, extra=10.0),
     Phase(name="tail", steps=7000, crops=0.05, clips=0.40, rate=5e-4, last_rate=0.0),
 )
 WARM_UP = 200
 
-# Per process. A crop is a sixteenth of a picture's area.
+# Per process. Crops are of the smallest side, or as much fewer as they are larger.
 CROPS, PICTURES = 64, 8
-CROP_SIDE = 64
+CROP_SIDES = (64, 64, 96, 128)
 # Phrases that a crop's name is told apart from; objects of a picture that are prompted; rows with masks.
 PHRASES, OBJECTS, MASK_ROWS = 160, 4, 7
 # Per process; frames of a clip, things that are followed in it, and how many moments lie between two frames.

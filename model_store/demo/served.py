@@ -50,7 +50,7 @@ class Service:
         """
         request: dict[str, Any] = {"variant": self._variant, "image": self._image, "prompts": prompts}
         if threshold is not None:
-            request["score_threshold"] = threshold
+            request["options"] = {"score_threshold": threshold}
         answer = _checked(self._client.post("/v1/segment", json=request))
         return [
             [(segment["score"], _mask(segment["mask"])) for segment in result["segments"]]
