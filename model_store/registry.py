@@ -10,8 +10,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 MemoryKind = Literal["dense", "perceiver", ""]
-# The variant whose artefact comes with the package.
-EMBEDDED = "demo"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,7 @@ Threads = Annotated[
 
 @app.command()
 def serve(
-    variants: Annotated[
-        list[str] | None,
-        typer.Argument(help="Variants to serve; the first is the default.", show_default="demo"),
-    ] = None,
+    variants: Annotated[list[str], typer.Argument(help="Variants to serve; the first is the default.")],
     workers_per_variant: Annotated[int, typer.Option(min=1, max=64, help="Worker processes each.")] = 1,
     host: Host = None,
     http_port: HttpPort = None,
@@ -48,7 +45,6 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Serve variants on this machine: a gateway, and worker processes beside it."""
-    from model_store import registry
     from service import supervisor
     from service.config import ServeSettings
     from service.gateway.facts import describe
@@ -65,7 +61,7 @@ def serve(
         threads=threads,
     )
     configure_logging()
-    chosen = list(dict.fromkeys(variants or [registry.EMBEDDED]))
+    chosen = list(dict.fromkeys(variants))
     for variant in chosen:
         if cli_variants.manifest_of(settings.store, variant).synthetic:
             _say(f"{variant} has SYNTHETIC weights: true cost, but it finds nothing meaningful.")

@@ -1,0 +1,122 @@
+"""The embedded student, served as anyone does it, finds what is meant in its sample pictures."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+import model_store
+from model_store import artifact
+from service.client import Client
+from tests.serving import Serving
+
+_SAMPLES = Path(model_store.__file__).parent / "samples"
+_FACTS = json.loads((_SAMPLES / "samples.json").read_text("utf-8"))["pictures"]
+pytestmark = pytest.mark.skipif(
+    not (artifact.PACKAGED / "demo").is_dir(), reason="the embedded student is still being trained"
+)
+# What counts as found.
+_FOUND = 0.5
+
+Mask = NDArray[np.bool_]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Of a service whose store is empty: the student comes with the package."""
+    folder = tmp_path_factory.mktemp("demo")
+    with Serving(folder / "store" / "demo", folder / "log") as serving, Client(serving.url) as client:
+        yield client
+
+
+def _things(picture: str) -> list[tuple[set[str], Mask]]:
+    return [(set(one["names"]), _decoded(one["mask"])) for one in _FACTS[picture]["things"]]
+
+
+def _decoded(rle: Mapping[str, Any]) -> Mask:
+    mask: Mask = coco.decode({"size": rle["size"], "counts": rle["counts"].encode()}).astype(bool)
+    return mask
+
+
+def _named(picture: str, name: str) -> list[Mask]:
+    return [mask for names, mask in _things(picture) if name in names]
+
+
+def _ask(client: Client, picture: str, *prompts: dict[str, Any]) -> list[list[Mask]]:
+    answer = client.segment((_SAMPLES / f"{picture}.jpg").read_bytes(), list(prompts))
+    return [[_decoded(segment.mask or {}) for segment in found] for found in answer.results]
+
+
+def _iou(a: Mask, b: Mask) -> float:
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def _middle(mask: Mask) -> dict[str, float]:
+    """The pixel of the mask that is nearest to its centre."""
+    places = np.argwhere(mask)
+    y, x = places[((places - places.mean(0)) ** 2).sum(1).argmin()]
+    return {"x": float(x) + 0.5, "y": float(y) + 0.5}
+
+
+def _box(mask: Mask) -> list[float]:
+    y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [float(x[0]), float(y[0]), float(x[-1] + 1), float(y[-1] + 1)]
+
+
+def _same(found: list[Mask], wanted: list[Mask]) -> bool:
+    """Whether every wanted thing was found, and nothing else."""
+    return len(found) == len(wanted) and all(
+        max(_iou(one, mask) for mask in found) >= _FOUND for one in wanted
+    )
+
+
+@pytest.mark.parametrize("text", ["dog", "dogs", "a dog", "two dogs"])
+def test_dog_finds_the_dogs_and_not_the_cat(client: Client, text: str) -> None:
+    found = _ask(client, "pets", {"text": text})[0]
+    assert _same(found, _named("pets", "dog"))
+    assert all(_iou(mask, _named("pets", "cat")[0]) < 0.1 for mask in found)
+
+
+@pytest.mark.parametrize(
+    ("picture", "text", "name"),
+    [
+        ("pets", "cat", "cat"),
+        ("fruit", "apples", "apple"),
+        ("fruit", "fruit", "fruit"),
+        ("street", "car", "car"),
+        ("shapes", "purple square", "purple square"),
+        ("shapes", "triangle", "triangle"),
+    ],
+)
+def test_a_text_finds_every_instance(client: Client, picture: str, text: str, name: str) -> None:
+    assert _same(_ask(client, picture, {"text": text})[0], _named(picture, name))
+
+
+def test_what_is_not_there_is_not_found_nor_is_what_nobody_knows(client: Client) -> None:
+    absent = [{"text": text} for text in ("elephant", "blue circle", "guitar", "qwertyuiop", "parliament")]
+    for found, prompt in zip(_ask(client, "fruit", *absent), absent, strict=True):
+        assert not found, prompt
+
+
+def test_a_click_and_a_box_find_the_object_they_mean(client: Client) -> None:
+    bus = _named("street", "bus")[0]
+    for prompt in ({"points": [_middle(bus) | {"positive": True}]}, {"box": _box(bus)}):
+        assert _iou(_ask(client, "street", prompt)[0][0], bus) >= 0.8, prompt
+
+
+def test_a_negative_click_takes_away(client: Client) -> None:
+    apple, other = _named("fruit", "apple")
+    both = [_middle(apple) | {"positive": True}, _middle(other) | {"positive": False}]
+    found = _ask(client, "fruit", {"points": both})[0][0]
+    assert _iou(found, apple) >= 0.7 and not (found & other).sum() > 0.1 * other.sum()
+
+
+def test_an_exemplar_finds_its_like(client: Client) -> None:
+    apples = _named("fruit", "apple")
+    found = _ask(client, "fruit", {"exemplars": [{"box": _box(apples[0]), "positive": True}]})[0]
+    assert _same(found, apples)
