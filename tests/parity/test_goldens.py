@@ -26,7 +26,8 @@ def test_a_student_is_the_references_in_f32(
     imported: Callable[..., Path], reference: Path, measured: Measured, subject: Subject
 ) -> None:
     folder = imported(subject.variant, subject.context, subject.rows)
-    graphs = set(artifact.read(folder).graphs)
+    # The video memory's are compared with their networks at export, and those in test_memory.
+    graphs = set(artifact.read(folder).graphs) - {"memory_encoder", "memory_attention"}
     for column in F32:
         _measure(subject, folder, column, reference, measured)
         differences = measured.differences[subject.name][column]
