@@ -110,7 +110,19 @@ def _answer(
     """(R, 4g, 4g) logits as they would be served, and the loss."""
     objects = learner.student.objects
     conditioned = (seen.x1 + objects.no_memory.reshape(1, -1, 1, 1))[prompts.image]
-    logits, guess, score = objects(
+    logits, guess, score, _ = decoded(learner, conditioned, seen, prompts)
+    return chosen(logits, guess), answer_loss(logits, guess, score, truth, extra)
+
+
+def decoded(
+    learner: Learner, conditioned: Tensor, seen: Interactive, prompts: Prompts
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the prompt decoder gives for R objects: logits, predicted IoU, object score and tokens; float32.
+
+    Args:
+        conditioned: (R, D, g, g).
+    """
+    found = learner.student.objects.decode(
         conditioned,
         seen.x2,
         seen.x4,
@@ -120,14 +132,18 @@ def _answer(
         prompts.mask,
         prompts.has_mask,
     )
-    logits, guess, score = logits.float(), guess.float(), score.float()
-    return chosen(logits, guess), answer_loss(logits, guess, score, truth, extra)
+    logits, guess, score, tokens = (each.float() for each in found)
+    return logits, guess, score, tokens
+
+
+def best_proposal(quality: Tensor) -> Tensor:
+    """(R, 4) -> (R,): the best mask but the first, which is for clear prompts."""
+    return 1 + quality[:, 1:].argmax(1)
 
 
 def chosen(logits: Tensor, guess: Tensor) -> Tensor:
     """(R, 4, s, s), (R, 4) -> (R, s, s): the proposal of the best predicted IoU. No gradient."""
-    best = 1 + guess[:, 1:].argmax(1)
-    return logits[torch.arange(len(logits), device=logits.device), best].detach()
+    return logits[torch.arange(len(logits), device=logits.device), best_proposal(guess)].detach()
 
 
 def answer_loss(logits: Tensor, guess: Tensor, score: Tensor, truth: Tensor, extra: float) -> Tensor:
@@ -137,7 +153,7 @@ def answer_loss(logits: Tensor, guess: Tensor, score: Tensor, truth: Tensor, ext
     """
     rows = torch.arange(len(logits), device=logits.device)
     true_iou = torch.stack([losses.iou(logits[:, mask], truth) for mask in range(logits.shape[1])], dim=1)
-    best = 1 + true_iou[:, 1:].argmax(1)
+    best = best_proposal(true_iou)
     extra = min(extra, _EXTRA)
     loss = losses.mask_loss(logits[:, 0], truth, extra) + losses.mask_loss(logits[rows, best], truth, extra)
     ranking = (guess - true_iou).abs().mean(1)

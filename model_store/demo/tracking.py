@@ -59,8 +59,7 @@ class Answer:
         """(R, 4g, 4g): the first mask where it is stable, else the best of the others."""
         first = self.logits[:, 0]
         sure = (first > _AROUND).flatten(1).sum(1) >= _STABLE * (first > -_AROUND).flatten(1).sum(1)
-        best = 1 + self.guess[:, 1:].argmax(1)
-        index = torch.where(sure, 0, best)
+        index = torch.where(sure, 0, clicks.best_proposal(self.guess))
         return self.logits[torch.arange(len(index), device=index.device), index]
 
 
@@ -140,18 +139,10 @@ def _condition(learner: Learner, frame: Frame, kept: list[Kept]) -> Tensor:
 
 
 def _past(learner: Learner, features: Tensor, kept: list[Kept]) -> Past:
-    rows, device, sizes = len(features), features.device, learner.sizes
+    rows, sizes = len(features), learner.sizes
     if not kept:
-        none = torch.zeros((rows, 1), dtype=torch.bool, device=device)
-        return Past(
-            memory=features.new_zeros((rows, 1, 1, sizes.memory.width)),
-            ages=none.int(),
-            memory_valid=none,
-            pointers=features.new_zeros((rows, 1, sizes.width)),
-            pointer_ages=none.float(),
-            pointers_valid=none,
-        )
-    ages = torch.arange(len(kept), 0, -1, device=device).expand(rows, -1)
+        return _memory(learner).no_past(rows)
+    ages = torch.arange(len(kept), 0, -1, device=features.device).expand(rows, -1)
     conditioning = torch.stack([frame.conditioning for frame in kept], dim=1)
     recent, oldest = ages < sizes.memory.frames, sizes.memory.pointers - 1
     return Past(
@@ -168,17 +159,7 @@ def _answer(
     learner: Learner, frame: Frame, conditioned: Tensor, prompts: Prompts, extra: float
 ) -> tuple[Answer, Tensor]:
     """The answer, and its loss."""
-    found = learner.student.objects.decode(
-        conditioned,
-        frame.seen.x2,
-        frame.seen.x4,
-        prompts.image,
-        prompts.points,
-        prompts.labels,
-        prompts.mask,
-        prompts.has_mask,
-    )
-    answer = Answer(*(each.float() for each in found))
+    answer = Answer(*clicks.decoded(learner, conditioned, frame.seen, prompts))
     return answer, clicks.answer_loss(answer.logits, answer.guess, answer.score, frame.truth, extra)
 
 

@@ -83,6 +83,18 @@ class VideoMemory(nn.Module):
         pointers: Tensor = self.pointer(tokens)
         return pointers
 
+    def no_past(self, rows: int) -> Past:
+        """Of objects of which nothing is kept."""
+        none = torch.zeros((rows, 1), dtype=torch.bool, device=self.no_pointer.device)
+        return Past(
+            memory=self.no_pointer.new_zeros((rows, 1, self.tokens, self.width)),
+            ages=none.int(),
+            memory_valid=none,
+            pointers=self.no_pointer.new_zeros((rows, 1, self.no_pointer.shape[1])),
+            pointer_ages=none.float(),
+            pointers_valid=none,
+        )
+
     def logits_of(self, mask: Tensor) -> Tensor:
         """A given mask (B, 16g, 16g) of 0 and 1 -> (B, 4g, 4g), the mask for the prompt decoder's pointer."""
         logits: Tensor = self.mask_prompt(mask[:, None])[:, 0]

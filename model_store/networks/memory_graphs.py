@@ -88,6 +88,7 @@ def _remembered(student: Student, *axes: str) -> Described:
 
 
 def memory_encoder(student: Student) -> GraphSpec:
+    """An object on a frame to what is kept of it."""
     sizes = student.sizes
     side = sizes.remembered_size
     levels = Described(
@@ -103,6 +104,7 @@ def memory_encoder(student: Student) -> GraphSpec:
 
 
 def memory_attention(student: Student) -> GraphSpec:
+    """A frame and an object's past to the features that the prompt decoder takes."""
     sizes = student.sizes
     last = sizes.memory.frames - 1
     inputs = (

@@ -12,6 +12,8 @@ from pycocotools import mask as coco
 
 import model_store
 from model_store import artifact
+from model_store.demo.evaluate import deepest, iou
+from model_store.demo.tasks import box_of
 from service.client import Client
 from tests.serving import Serving
 
@@ -52,26 +54,20 @@ def _ask(client: Client, picture: str, *prompts: dict[str, Any]) -> list[list[Ma
     return [[_decoded(segment.mask or {}) for segment in found] for found in answer.results]
 
 
-def _iou(a: Mask, b: Mask) -> float:
-    return float((a & b).sum() / max(1, (a | b).sum()))
-
-
-def _middle(mask: Mask) -> dict[str, float]:
-    """The pixel of the mask that is nearest to its centre."""
-    places = np.argwhere(mask)
-    y, x = places[((places - places.mean(0)) ** 2).sum(1).argmin()]
-    return {"x": float(x) + 0.5, "y": float(y) + 0.5}
+def _inside(mask: Mask) -> dict[str, float]:
+    """A click on the pixel that lies deepest in the mask."""
+    x, y = deepest(mask)
+    return {"x": x + 0.5, "y": y + 0.5}
 
 
 def _box(mask: Mask) -> list[float]:
-    y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [float(x[0]), float(y[0]), float(x[-1] + 1), float(y[-1] + 1)]
+    return [float(edge) for edge in box_of(mask) * mask.shape[0]]
 
 
 def _same(found: list[Mask], wanted: list[Mask]) -> bool:
     """Whether every wanted thing was found, and nothing else."""
     return len(found) == len(wanted) and all(
-        max(_iou(one, mask) for mask in found) >= _FOUND for one in wanted
+        max(iou(one, mask) for mask in found) >= _FOUND for one in wanted
     )
 
 
@@ -79,7 +75,7 @@ def _same(found: list[Mask], wanted: list[Mask]) -> bool:
 def test_dog_finds_the_dogs_and_not_the_cat(client: Client, text: str) -> None:
     found = _ask(client, "pets", {"text": text})[0]
     assert _same(found, _named("pets", "dog"))
-    assert all(_iou(mask, _named("pets", "cat")[0]) < 0.1 for mask in found)
+    assert all(iou(mask, _named("pets", "cat")[0]) < 0.1 for mask in found)
 
 
 @pytest.mark.parametrize(
@@ -105,15 +101,15 @@ def test_what_is_not_there_is_not_found_nor_is_what_nobody_knows(client: Client)
 
 def test_a_click_and_a_box_find_the_object_they_mean(client: Client) -> None:
     bus = _named("street", "bus")[0]
-    for prompt in ({"points": [_middle(bus) | {"positive": True}]}, {"box": _box(bus)}):
-        assert _iou(_ask(client, "street", prompt)[0][0], bus) >= 0.8, prompt
+    for prompt in ({"points": [_inside(bus) | {"positive": True}]}, {"box": _box(bus)}):
+        assert iou(_ask(client, "street", prompt)[0][0], bus) >= 0.8, prompt
 
 
 def test_a_negative_click_takes_away(client: Client) -> None:
     apple, other = _named("fruit", "apple")
-    both = [_middle(apple) | {"positive": True}, _middle(other) | {"positive": False}]
+    both = [_inside(apple) | {"positive": True}, _inside(other) | {"positive": False}]
     found = _ask(client, "fruit", {"points": both})[0][0]
-    assert _iou(found, apple) >= 0.7 and not (found & other).sum() > 0.1 * other.sum()
+    assert iou(found, apple) >= 0.7 and not (found & other).sum() > 0.1 * other.sum()
 
 
 def test_an_exemplar_finds_its_like(client: Client) -> None:

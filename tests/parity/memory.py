@@ -107,16 +107,8 @@ class Track:
 
     def _past(self) -> Past:
         now = len(self.answers)
-        sizes = self.student.sizes
         if not now:
-            return Past(
-                memory=torch.zeros(1, 1, *self._kept_shape()),
-                ages=torch.zeros(1, 1, dtype=torch.int32),
-                memory_valid=torch.zeros(1, 1, dtype=torch.bool),
-                pointers=torch.zeros(1, 1, sizes.width),
-                pointer_ages=torch.zeros(1, 1),
-                pointers_valid=torch.zeros(1, 1, dtype=torch.bool),
-            )
+            return self.student.memory.no_past(1)
         remembered = [0, *range(max(1, now - _RECENT), now)]
         ages = [now - frame if frame else 0 for frame in remembered]
         return Past(
@@ -127,12 +119,6 @@ class Track:
             pointer_ages=torch.arange(now, 0, -1)[None] / self.span,
             pointers_valid=torch.ones(1, now, dtype=torch.bool),
         )
-
-    def _kept_shape(self) -> tuple[int, int]:
-        memory = self.student.sizes.memory
-        cells = self.student.sizes.grid**2
-        dense = self.student.abilities.memory == "dense"
-        return cells if dense else memory.latents + memory.windows**2, memory.width
 
 
 def _stable(logits: Tensor) -> bool:
