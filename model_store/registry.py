@@ -9,6 +9,9 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Literal
 
+# The variant whose artefact comes with the package.
+EMBEDDED = "demo"
+
 MemoryKind = Literal["dense", "perceiver", ""]
 
 

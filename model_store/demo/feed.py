@@ -11,7 +11,7 @@ from model_store.demo.student import Words
 from model_store.demo.vocabulary import pick
 
 # Training's seeds lie above those of evaluations, which are small numbers.
-_FIRST_SEED = 1 << 32
+FIRST_SEED = 1 << 32
 # Of one step of one process; no step needs more.
 _SEEDS = 256
 
@@ -35,7 +35,7 @@ class Feed(Dataset[dict[str, Any]]):
         return {"kind": kind} | makes[kind](step, generator)
 
     def _seeds(self, step: int, count: int) -> range:
-        first = _FIRST_SEED + self._seed * (1 << 40) + (step * self._ranks + self._rank) * _SEEDS
+        first = FIRST_SEED + self._seed * (1 << 40) + (step * self._ranks + self._rank) * _SEEDS
         return range(first, first + count)
 
     def _pictures(self, step: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:

@@ -25,8 +25,15 @@ Batch = dict[str, Tensor]
 
 # Deviation of the prompt decoder's finer maps at the start.
 _FINER = 0.1
-# What learns slowly, or clicks are never looked at: it would first learn to show every object, in any case.
-SLOW = ("student.interactive_neck.", "student.objects.decoder.conv_s")
+# Learning rates by the beginning of a parameter's name, as shares of the common one; the first that fits. The
+# interactive neck learns slowly, or clicks are never looked at: it would first learn to show every object, in
+# any case. What is behind it is new when crops are done, and faster is worse for trunk and text.
+PACES = {
+    "student.interactive_neck.": 0.1,
+    "student.objects.decoder.conv_s": 0.1,
+    "student.objects.": 2.0,
+    "student.memory.": 2.0,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,10 @@ from model_store import registry, tokenizer
 from model_store.demo.vocabulary import Vocabulary
 from model_store.networks.sizes import Sizes, sizes_of
 
-NAME = "demo"
-
 
 def sizes() -> Sizes:
     """The student's numbers."""
-    return sizes_of(registry.find(NAME))
+    return sizes_of(registry.find(registry.EMBEDDED))
 
 
 class Words:

@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader
 from model_store.demo import clicks, plan, tracking
 from model_store.demo.drawings import FURTHER_STYLES, STYLES
 from model_store.demo.feed import Feed
-from model_store.demo.learner import SLOW, Learner
+from model_store.demo.learner import Learner
+from model_store.demo.optimiser import Optimiser
 from model_store.demo.scenes import World
 from model_store.demo.student import Words, sizes
 from model_store.demo.vocabulary import Vocabulary
@@ -34,9 +35,6 @@ _LOG = "log.jsonl"
 _SAVE_EVERY_S = 240.0
 _EMA = 0.999
 _CLIP = 1.0
-_WEIGHT_DECAY = 0.02
-# Share of the learning rate for what is to learn slowly.
-_SLOW_PACE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class Training:
     def __init__(self, learner: Learner, place: Place, folder: Path, seed: int) -> None:
         self.learner = learner.to(place.device)
         self.place, self._folder, self._seed, self.step = place, folder, seed, 0
-        self._optimiser = torch.optim.AdamW(_groups(self.learner), betas=(0.9, 0.98), foreach=True)
+        self._optimiser = Optimiser(self.learner)
         self.average = {name: tensor.clone() for name, tensor in self.learner.state_dict().items()}
 
     def resume(self) -> None:
@@ -109,16 +107,14 @@ class Training:
         """One step. Returns the losses."""
         kind = batch.pop("kind")
         tensors = {name: torch.as_tensor(value, device=self.place.device) for name, value in batch.items()}
-        for group in self._optimiser.param_groups:
-            group["lr"] = plan.rate_at(self.step) * group["pace"]
-        self._optimiser.zero_grad()
+        self.learner.zero_grad()
         with torch.autocast(self.place.device.type, torch.bfloat16):
             parts = self._losses(kind, tensors)
         torch.stack(list(parts.values())).sum().backward()
         self.place.average(self.learner)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), _CLIP)
         if torch.isfinite(norm):
-            self._optimiser.step()
+            self._optimiser.step(plan.rate_at(self.step))
         self._remember()
         self.step += 1
         return {name: float(value.detach()) for name, value in parts.items()} | {"norm": float(norm)}
@@ -157,23 +153,6 @@ class Training:
                     self.average[name].lerp_(tensor, 1 - keep)
                 else:
                     self.average[name].copy_(tensor)
-
-
-def _groups(learner: Learner) -> list[dict[str, Any]]:
-    """The parameters by what becomes of them: matrices decay, and some learn slowly."""
-    return [
-        {
-            "params": [
-                parameter
-                for name, parameter in learner.named_parameters()
-                if (parameter.dim() >= 2) == decays and name.startswith(SLOW) == slow
-            ],
-            "weight_decay": _WEIGHT_DECAY if decays else 0.0,
-            "pace": _SLOW_PACE if slow else 1.0,
-        }
-        for slow in (False, True)
-        for decays in (True, False)
-    ]
 
 
 def run(rank: int, arguments: argparse.Namespace) -> None:
