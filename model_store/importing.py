@@ -167,8 +167,8 @@ def _manifest(
         audit=account.audit,
         preprocessing=_preprocessing(sizes),
         graphs=graphs,
-        constants=_constants(student),
-        memory=_memory(student),
+        constants=constants_of(student),
+        memory=memory_of(student),
         files=artifact.others(folder, graphs),
         tokens={"start": start, "end": start + 1, "padding": 0},
     )
@@ -207,7 +207,8 @@ def _parameters(student: Student, *, texts: bool) -> dict[str, int]:
     return counts
 
 
-def _constants(student: Student) -> dict[str, tuple[float, ...]]:
+def constants_of(student: Student) -> dict[str, tuple[float, ...]]:
+    """The manifest's `constants`."""
     if not student.abilities.objects:
         return {}
     values: dict[str, list[Tensor]] = {"no_memory": [student.objects.no_memory]}
@@ -220,7 +221,8 @@ def _constants(student: Student) -> dict[str, tuple[float, ...]]:
     }
 
 
-def _memory(student: Student) -> Memory | None:
+def memory_of(student: Student) -> Memory | None:
+    """The manifest's `memory`."""
     if not student.abilities.memory:
         return None
     return Memory(

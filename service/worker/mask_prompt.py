@@ -38,7 +38,7 @@ def logits_of(path: str, mask: pb.Mask, side: int) -> NDArray[np.float32]:
     if not binary.any():
         hint = f" (a PNG's is above {_HALF})" if mask.HasField("png") else ""
         raise _invalid(f"{path} has no foreground{hint}: it shows no object.")
-    return 20 * coverage(binary, side) - 10
+    return 20 * coverage(binary, side, side) - 10
 
 
 def binary_of(path: str, mask: pb.Mask) -> Mask:

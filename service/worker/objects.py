@@ -116,7 +116,7 @@ def _chosen(
     if options.multimask:
         chosen = candidates[: max_segments(options)]
     else:
-        chosen = np.array([0]) if _is_stable(logits[0]) else candidates[:1]
+        chosen = np.array([0]) if is_stable(logits[0]) else candidates[:1]
     if prompt.HasField("score_threshold"):
         chosen = chosen[iou[chosen] > prompt.score_threshold]
     return Kept(iou[chosen].astype(np.float64), None, logits[chosen], fill_holes, _clamped)
@@ -126,7 +126,8 @@ def _clamped(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(logits, -_CLAMP, _CLAMP)
 
 
-def _is_stable(logits: NDArray[np.float32]) -> bool:
+def is_stable(logits: NDArray[np.float32]) -> bool:
+    """Whether a mask hardly changes when its threshold does."""
     inner, outer = (np.count_nonzero(logits > offset) for offset in (_STABILITY_OFFSET, -_STABILITY_OFFSET))
     return outer == 0 or bool(inner >= _STABLE * outer)
 

@@ -99,12 +99,37 @@ def _slopes(size: int, scale: int) -> Any:
     return csr_array((shares, places), shape=(size, count))
 
 
-def coverage(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
-    """(H, W) bool -> (side, side) float32 in 0..1: how much of each sample is true, by the same filter."""
-    height, width = mask.shape
-    rows, columns = _triangles(height, side), _triangles(width, side)
-    tall = np.empty((side, width))
-    for column in range(0, width, _STRIP):
+def coverage(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.float32]:
+    """(H, W) bool -> (height, width) float32 in 0..1: how much of each sample is true, by the same filter."""
+    before = mask.shape[1]
+    rows, columns = _triangles(mask.shape[0], height), _triangles(before, width)
+    tall = np.empty((height, before))
+    for column in range(0, before, _STRIP):
         tall[:, column : column + _STRIP] = rows @ mask[:, column : column + _STRIP].astype(np.float64)
     shares: NDArray[np.float32] = (columns @ tall.T).T.astype(np.float32)
     return shares
+
+
+def grow(logits: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """(s, s) -> (side, side) float32, bilinear, side at least s; coordinates rounded as torch rounds them.
+
+    Where foreground begins is decided on it: other roundings have other pixels on a mask's edge.
+    """
+    weights = _slanted(logits.shape[0], side)
+    tall = weights @ logits
+    grown: NDArray[np.float32] = np.ascontiguousarray((weights @ tall.T).T)
+    return grown
+
+
+@lru_cache(maxsize=8)
+def _slanted(size: int, side: int) -> Any:
+    """Linear interpolation from `size` to `side` samples: (side, size) float32."""
+    scale = np.float32(size / side)
+    place = np.maximum(scale * (np.arange(side, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
+    before = np.minimum(place.astype(np.int32), size - 1)
+    after = np.minimum(before + 1, size - 1)
+    share = (place - before).astype(np.float32)
+    rows = np.tile(np.arange(side), 2)
+    return csr_array(
+        (np.concatenate((1 - share, share)), (rows, np.concatenate((before, after)))), shape=(side, size)
+    )

@@ -1,23 +1,26 @@
 """The video memory beside the reference, in torch: part by part on unit inputs, and frame by frame."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store.networks.memory import DenseMemory, PerceiverMemory
+from model_store.networks.objects import BOTTOM_RIGHT, NEGATIVE, NO_POINT, TOP_LEFT
 from model_store.networks.student import Student
+from service.worker.tracker.bank import Kept
+from service.worker.tracker.follow import Prompted
 from tests.parity.goldens import FEATURES, MASKS
-from tests.parity.memory import Track, features, golden, largest, remembering
+from tests.parity.memory import Clip, click, golden, largest, latest, remembering
 from tests.released import weight_recipe
 
 VARIANT = "es-ev-m"
 # Frames of a track: what every run sees, and all that the reference has.
-SOME, ALL_DENSE, ALL_PERCEIVER = 2, 8, 6
+SOME, ALL_DENSE, ALL_TWO, ALL_PERCEIVER = 2, 8, 4, 6
 
 Unit = Callable[..., Tensor]
 
@@ -37,12 +40,6 @@ def dense(reference: Path) -> Student:
 @pytest.fixture(scope="module")
 def perceiver(reference: Path) -> Student:
     return remembering(reference, VARIANT, "perceiver")
-
-
-@pytest.fixture(scope="module")
-def frame(reference: Path, dense: Student) -> Callable[[int], tuple[Tensor, ...]]:
-    """A frame's features, which are those of both students."""
-    return cache(lambda number: features(dense, reference, number))
 
 
 @torch.inference_mode()
@@ -97,43 +94,71 @@ def test_where_in_time_a_pointer_is(dense: Student, reference: Path) -> None:
 
 
 @pytest.mark.parametrize("frames", [SOME, pytest.param(ALL_DENSE, marks=pytest.mark.slow)])
-@torch.inference_mode()
-def test_an_object_is_followed_by_the_dense_memory(
-    dense: Student, frame: Callable[[int], tuple[Tensor, ...]], reference: Path, frames: int
+def test_an_object_is_followed_by_the_dense_memory(dense: Student, reference: Path, frames: int) -> None:
+    expected = golden(reference, "track_ev_m_memfp32")
+    clip = Clip(dense, reference, ALL_DENSE)
+    for number, (found,) in enumerate(clip.follow(frames, {1: click(0.42, 0.55)})):
+        conditioned = clip.engine.outputs["memory_attention"]["conditioned"]
+        _agree(
+            expected,
+            (f"pt_cond{number}_sub", conditioned[:, ::16, ::6, ::6], FEATURES),
+            (f"pt_f{number}_low", found.logits[::4, ::4], MASKS),
+            (f"pt_f{number}_score", np.array(found.object_score), FEATURES),
+            (f"pt_f{number}_ptr", latest(found).pointer, FEATURES),
+            (f"pt_f{number}_mem", _map(latest(found))[::8, ::6, ::6], FEATURES),
+        )
+
+
+@pytest.mark.parametrize("frames", [SOME, pytest.param(ALL_TWO, marks=pytest.mark.slow)])
+def test_two_objects_of_a_box_and_a_mask_are_followed_by_the_dense_memory(
+    dense: Student, reference: Path, frames: int
 ) -> None:
     expected = golden(reference, "track_ev_m_memfp32")
-    # A pointer counts as old after all frames of the clip but one.
-    track = Track(dense, span=ALL_DENSE - 1, proposals=True)
-    for number, answer in enumerate(track.follow(_frames(frame, frames))):
-        kept = answer.memory.transpose(1, 2).unflatten(2, (72, 72))
-        found = {
-            f"cond{number}_sub": (answer.conditioned[:, ::16, ::6, ::6], FEATURES),
-            f"f{number}_low": (answer.logits[:, ::4, ::4], MASKS),
-            f"f{number}_score": (answer.object_score, FEATURES),
-            f"f{number}_ptr": (answer.pointer, FEATURES),
-            f"f{number}_mem": (kept[:, ::8, ::6, ::6], FEATURES),
-        }
-        for name, (ours, bound) in found.items():
-            assert largest(ours, expected[f"pt_{name}"]) <= 5 * bound, name
+    clip = Clip(dense, reference, ALL_DENSE)
+    corners = np.array([(0.2, 0.3), (0.6, 0.8), (0.3, 0.4), (0, 0)], np.float32)
+    labels = np.array([TOP_LEFT, BOTTOM_RIGHT, NEGATIVE, NO_POINT], np.int32)
+    shown = np.zeros((480, 640), np.bool_)
+    shown[100:260, 350:520] = True
+    nothing = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
+    prompts = {
+        1: Prompted(corners, labels),
+        7: Prompted(*nothing, clip.follower.given(shown, width=1280, height=720)),
+    }
+    for number, found in enumerate(clip.follow(frames, prompts)):
+        kept = [latest(each) for each in found]
+        _agree(
+            expected,
+            (f"two_f{number}_low", np.stack([each.logits[::4, ::4] for each in found]), MASKS),
+            (f"two_f{number}_score", np.array([each.object_score for each in found]), FEATURES),
+            (f"two_f{number}_ptr", np.stack([each.pointer for each in kept]), FEATURES),
+            (f"two_f{number}_mem", np.stack([_map(each)[::8, ::6, ::6] for each in kept]), FEATURES),
+        )
 
 
 @pytest.mark.parametrize("frames", [SOME, pytest.param(ALL_PERCEIVER, marks=pytest.mark.slow)])
-@torch.inference_mode()
-def test_an_object_is_followed_by_the_perceiver(
-    perceiver: Student, frame: Callable[[int], tuple[Tensor, ...]], reference: Path, frames: int
-) -> None:
+def test_an_object_is_followed_by_the_perceiver(perceiver: Student, reference: Path, frames: int) -> None:
     expected = golden(reference, "stage2_perceiver")
-    track = Track(perceiver, span=ALL_PERCEIVER - 1, proposals=False)
-    for number, answer in enumerate(track.follow(_frames(frame, frames))):
-        found = {
-            f"f{number}_low": (answer.logits[:, ::4, ::4], MASKS),
-            f"f{number}_score": (answer.object_score, FEATURES),
-            f"f{number}_ptr": (answer.pointer, FEATURES),
-            f"f{number}_mem_sub": (answer.memory[:, ::4], FEATURES),
-        }
-        for name, (ours, bound) in found.items():
-            assert largest(ours, expected[f"loop_{name}"]) <= 5 * bound, name
+    clip = Clip(perceiver, reference, ALL_PERCEIVER)
+    for number, (found,) in enumerate(clip.follow(frames, {1: click(0.42, 0.55)})):
+        kept = latest(found)
+        assert kept.memory is not None
+        _agree(
+            expected,
+            (f"loop_f{number}_low", found.logits[::4, ::4], MASKS),
+            (f"loop_f{number}_score", np.array(found.object_score), FEATURES),
+            (f"loop_f{number}_ptr", kept.pointer, FEATURES),
+            (f"loop_f{number}_mem_sub", kept.memory[::4], FEATURES),
+        )
 
 
-def _frames(frame: Callable[[int], tuple[Tensor, ...]], frames: int) -> Iterator[tuple[Tensor, ...]]:
-    return (frame(number) for number in range(frames))
+def _map(kept: Kept) -> NDArray[np.float32]:
+    """The dense memory, (M, g, g)."""
+    assert kept.memory is not None
+    return kept.memory.T.reshape(-1, 72, 72)
+
+
+def _agree(
+    expected: dict[str, NDArray[np.float32]], *compared: tuple[str, NDArray[np.float32], float]
+) -> None:
+    for name, found, bound in compared:
+        assert largest(found, expected[name]) <= 5 * bound, name

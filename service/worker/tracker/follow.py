@@ -1,0 +1,241 @@
+"""One frame: its features, prompts and the objects' past -> each object's mask, and what to keep of it.
+
+A pure function of these: it knows no session, no store and no transport.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.artifact import Memory
+from service.worker.objects import is_stable
+from service.worker.resize import coverage, grow
+from service.worker.run import Arrays, Run
+from service.worker.scenes import Seen
+from service.worker.tracker.bank import Kept, Rounded, Track, half, past_of
+
+# Labels of points: no more; and none.
+_NO_MORE, _PADDING = -1, -10
+# Logits of an object that is not in the picture, and of a mask where another is clearer.
+_NOWHERE, _COVERED = -1024.0, -10.0
+# Levels of a share of 0 and of 1.
+_SPREAD, _LOWEST = 20.0, -10.0
+# Logits of what a given mask shows, and what they say about the object.
+_CERTAIN, _GIVEN_SCORE = 1024.0, 10.0
+# A sample is the object where at least this much of it is.
+_HALF = 0.5
+# Logits below minus this are a chance of nothing, and would only overflow.
+_STEEP = 80.0
+# With more points than this a prompt is clear, and no proposals are asked for.
+_AMBIGUOUS = 1
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A mask that a prompt says is the object."""
+
+    # (S, S) of 0..1, S the manifest's `memory.mask_size`: what the object's pointer is made of.
+    mask: NDArray[np.float32]
+    # (4g, 4g): what stands in place of the graph's answer.
+    logits: Logits
+
+    @property
+    def visible(self) -> bool:
+        """Whether the mask shows anything."""
+        return bool(self.mask.any())
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """A prompt for one object on a frame: points, or a mask."""
+
+    # (P, 2) in 0..1 and (P,): as `Objects.read` gives them, without padding.
+    points: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    given: Given | None = None
+
+    @property
+    def clicks(self) -> int:
+        """Points, and two for a box."""
+        return int(np.count_nonzero(self.labels >= 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object on one frame."""
+
+    track: Track
+    # (4g, 4g) over the whole picture, stretched; above 0 is the object.
+    logits: Logits
+    # The IoU that is predicted for them, 0..1.
+    iou: float
+    # A logit of the object being in the picture.
+    object_score: float
+
+    @property
+    def visible(self) -> bool:
+        """Whether the object is in the picture."""
+        return self.object_score > 0
+
+
+class Follower:
+    """The graphs of a video memory. All objects of a frame are one batch."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        constants: Mapping[str, Sequence[float]],
+        *,
+        mask_size: int,
+        image_size: int,
+        rounded: Rounded = half,
+    ) -> None:
+        """All but `rounded` is what a manifest has under these names."""
+        self._memory, self._side, self._image_size = memory, mask_size, image_size
+        # SAM3's tracker takes the best proposal for an unclear prompt and while it follows. Stage 2's takes
+        # the first mask if it is stable, and the first pointer always.
+        self._proposes = memory.kind == "dense"
+        self._no_pointer = np.array(constants["no_pointer"], np.float32)
+        *kernel, bias = constants["mask_prompt"]
+        self._kernel, self._bias = np.array(kernel, np.float32).reshape(4, 4), np.float32(bias)
+        self._rounded = rounded
+
+    def given(self, mask: NDArray[np.bool_], width: int, height: int) -> Given:
+        """A mask (H, W) of any size over the whole picture, for a picture of so many pixels."""
+        side = self._memory.mask_size
+        shown = mask if mask.shape == (height, width) else coverage(mask, width, height) > _HALF
+        logits = _CERTAIN * (2 * coverage(shown, self._side, self._side) - 1)
+        return Given(coverage(mask, side, side), logits)
+
+    def follow(
+        self,
+        run: Run,
+        seen: Seen,
+        frame: int,
+        span: int,
+        tracks: Sequence[Track],
+        prompts: Mapping[int, Prompted],
+    ) -> list[Found]:
+        """Every track's object on this frame, in their order, each with its track as the next frame needs it.
+
+        Args:
+            seen: the frame, with `interactive_features`.
+            span: see `bank.span_of`.
+            prompts: by the id of their track; tracks without any are followed, and need a past.
+        """
+        if not tracks:
+            return []
+        given = [prompts.get(track.id) for track in tracks]
+        decoded = self._decode(run, seen, past_of(tracks, frame, span, self._memory), given)
+        chosen = [self._choose(decoded, row, prompt) for row, prompt in enumerate(given)]
+        logits = np.stack([each.logits for each in chosen])
+        scores = np.array([[each.object_score] for each in chosen], np.float32)
+        prompted = np.array([prompt is not None for prompt in given])
+        kept = self._encode(run, seen, logits, scores, prompted)
+        return [
+            self._found(track, frame, each, memory, bool(is_prompted))
+            for track, each, memory, is_prompted in zip(tracks, chosen, kept, prompted, strict=True)
+        ]
+
+    def _decode(self, run: Run, seen: Seen, past: Arrays, given: Sequence[Prompted | None]) -> Arrays:
+        count, features = len(given), seen.features
+        image = np.zeros(count, np.int32)
+        conditioned = run("memory_attention", interactive_x1=features["interactive_x1"], image=image, **past)
+        rows = conditioned["conditioned"]
+        inputs = self._inputs(given)
+        if self._proposes and inputs["has_mask"].any():
+            # A given mask is looked at in the picture alone.
+            rows = np.where(inputs["has_mask"][:, None, None, None], features["interactive_x1"], rows)
+        finer = {name: features[name] for name in ("interactive_x2", "interactive_x4")}
+        return run("prompt_decoder", conditioned=rows, image=image, **finer, **inputs)
+
+    def _inputs(self, given: Sequence[Prompted | None]) -> Arrays:
+        """Points of the prompts, padded; where there are none, two that say so."""
+        count = len(given)
+        longest = max(2, *(0 if prompt is None else len(prompt.labels) for prompt in given))
+        inputs: Arrays = {
+            "points": np.zeros((count, longest, 2), np.float32),
+            "point_labels": np.full((count, longest), _PADDING, np.int32),
+            "mask": np.zeros((count, self._side, self._side), np.float32),
+            "has_mask": np.array([prompt is not None and prompt.given is not None for prompt in given]),
+        }
+        for row, prompt in enumerate(given):
+            if prompt is None or prompt.given is not None:
+                inputs["point_labels"][row, :2] = _NO_MORE
+            else:
+                inputs["points"][row, : len(prompt.labels)] = prompt.points
+                inputs["point_labels"][row, : len(prompt.labels)] = prompt.labels
+            if prompt is not None and prompt.given is not None:
+                inputs["mask"][row] = self._mask_logits(prompt.given.mask)
+        return inputs
+
+    def _mask_logits(self, mask: NDArray[np.float32]) -> Logits:
+        """The convolution with stride 4 that makes the decoder's mask of a given one."""
+        blocks = mask.reshape(self._side, 4, self._side, 4)
+        logits: Logits = np.einsum("hiwj,ij->hw", blocks, self._kernel) + self._bias
+        return logits
+
+    def _choose(self, decoded: Arrays, row: int, prompt: Prompted | None) -> "_Chosen":
+        pointers = decoded["pointers"][row]
+        if prompt is not None and (given := prompt.given) is not None:
+            score = _GIVEN_SCORE if given.visible else -_GIVEN_SCORE
+            return _Chosen(given.logits, 1.0, score, pointers[0] if given.visible else self._no_pointer)
+        logits, iou = decoded["mask_logits"][row], decoded["iou"][row]
+        score = float(decoded["object_score"][row, 0])
+        best = 1 + int(iou[1:].argmax())
+        unclear = prompt is None or prompt.clicks <= _AMBIGUOUS
+        proposed = self._proposes and unclear
+        mask = best if proposed or not is_stable(logits[0]) else 0
+        if score <= 0:
+            nowhere = np.full_like(logits[0], _NOWHERE)
+            return _Chosen(nowhere, float(iou[mask]), score, self._no_pointer)
+        return _Chosen(logits[mask], float(iou[mask]), score, pointers[mask if proposed else 0])
+
+    def _encode(
+        self, run: Run, seen: Seen, logits: Logits, scores: Logits, prompted: NDArray[np.bool_]
+    ) -> Logits:
+        """(B, T, M): what is kept of this frame."""
+        with run.stage("memory_masks"):
+            levels = self._levels(logits, prompted)
+        inputs: Arrays = {
+            "interactive_x1": seen.features["interactive_x1"],
+            "image": np.zeros(len(logits), np.int32),
+            "mask_levels": levels,
+            "object_score": scores,
+        }
+        memory: Logits = run("memory_encoder", **inputs)["memory"]
+        return memory
+
+    def _levels(self, logits: Logits, prompted: NDArray[np.bool_]) -> Logits:
+        """`memory_encoder`'s masks. What is foreground is decided at the picture's size."""
+        shown = np.stack([grow(each, self._image_size) for each in logits])
+        if prompted.any() and len(shown) > 1:
+            # Masks that answer prompts share no pixel: the clearest has it.
+            owner = shown.argmax(axis=0)
+            for row in np.flatnonzero(prompted):
+                covered = owner != row
+                shown[row][covered] = np.minimum(shown[row][covered], _COVERED)
+        chance = 1 / (1 + np.exp(-np.maximum(shown, -_STEEP)))
+        share = np.where(prompted[:, None, None], shown > 0, chance)
+        levels = (_SPREAD * share + _LOWEST).astype(np.float32)
+        return np.stack([grow(each, self._memory.mask_size) for each in levels])
+
+    def _found(self, track: Track, frame: int, chosen: "_Chosen", memory: Logits, prompted: bool) -> Found:
+        kept = Kept(frame, self._rounded(memory), self._rounded(chosen.pointer))
+        return Found(
+            track.remember(kept, prompted, self._memory), chosen.logits, chosen.iou, chosen.object_score
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Of an object's masks the one that counts."""
+
+    logits: Logits
+    iou: float
+    object_score: float
+    pointer: NDArray[np.float32]
