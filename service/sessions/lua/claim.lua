@@ -1,0 +1,12 @@
+-- Take a session over: the epoch grows, and older claims are refused from now on.
+-- KEYS     as write.lua has them
+-- ARGV[1]  the nonce
+-- Gives its fields and values, then its milliseconds to live; or what KEYS[2] has; or nil.
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return redis.call('GET', KEYS[2])
+end
+redis.call('HINCRBY', KEYS[1], '.epoch', 1)
+redis.call('HSET', KEYS[1], '.nonce', ARGV[1])
+local fields = redis.call('HGETALL', KEYS[1])
+fields[#fields + 1] = redis.call('PTTL', KEYS[1])
+return fields

@@ -1,0 +1,130 @@
+"""Tracking sessions kept in Redis: `session_store.SessionStore`, shared by every worker."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.sessions.redis_store import connect, in_reach
+from service.sessions.session_store import (
+    REMEMBERED_S,
+    START,
+    BehindError,
+    Claim,
+    ClaimLostError,
+    Cursor,
+    Parts,
+    Stored,
+    gone,
+    nonce,
+)
+
+T = TypeVar("T")
+
+_PREFIX = "efficientsam3:session:"
+_STORE = "session store"
+_SCRIPTS = ("write", "claim", "look", "commit", "delete")
+# A dense memory of many objects may have tens of megabytes.
+_TIMEOUT_S = 5.0
+# Waits between tries; every script may be tried again, since done twice it is as done once.
+_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+_REMEMBERED_MS = 1000 * REMEMBERED_S
+
+
+class RedisSessions:
+    """Sessions in Redis, each a hash and a mark that outlives it, in one slot of a cluster."""
+
+    def __init__(self, url: str) -> None:
+        """`url` as `redis_store.connect` takes it."""
+        self._client = connect(url, _TIMEOUT_S)
+        folder = files("service.sessions").joinpath("lua")
+        self._scripts = {
+            name: self._client.register_script(folder.joinpath(f"{name}.lua").read_text("utf-8"))
+            for name in _SCRIPTS
+        }
+
+    async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:
+        claim = Claim(1, nonce())
+        await self._write(owner, id, claim, Stored(START, parts, ttl_s, ttl_s))
+        return claim
+
+    async def claim(self, owner: str, id: str) -> tuple[Claim, Stored]:
+        return self._read(id, await self._run("claim", owner, id, nonce()))
+
+    async def look(self, owner: str, id: str) -> Stored:
+        return self._read(id, await self._run("look", owner, id))[1]
+
+    async def commit(
+        self,
+        owner: str,
+        id: str,
+        claim: Claim,
+        moved: tuple[Cursor, Cursor],
+        put: Parts,
+        drop: Iterable[str] = (),
+    ) -> None:
+        before, after = moved
+        arguments = [*claim, str(before), str(after), _REMEMBERED_MS, len(put), *_flat(put), *drop]
+        _check(id, await self._run("commit", owner, id, *arguments))
+
+    async def restore(self, owner: str, id: str, claim: Claim, stored: Stored) -> None:
+        await self._write(owner, id, claim, stored)
+
+    async def fork(self, owner: str, id: str, other: str) -> Stored:
+        stored = await self.look(owner, id)
+        await self._write(owner, other, Claim(0, nonce()), stored)
+        return await self.look(owner, other)
+
+    async def delete(self, owner: str, id: str) -> bool:
+        return bool(await self._run("delete", owner, id, _REMEMBERED_MS))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _write(self, owner: str, id: str, claim: Claim, stored: Stored) -> None:
+        ttl_ms = round(1000 * stored.ttl_s)
+        arguments = [*claim, str(stored.cursor), ttl_ms, _REMEMBERED_MS, *_flat(stored.parts)]
+        _check(id, await self._run("write", owner, id, *arguments))
+
+    async def _run(self, script: str, owner: str, id: str, *arguments: Any) -> Any:
+        key = f"{_PREFIX}{{{id}}}:{owner}"
+        with in_reach(_STORE):
+            return await _patiently(lambda: self._scripts[script](keys=[key, f"{key}:end"], args=arguments))
+
+    def _read(self, id: str, answer: Sequence[Any] | bytes | None) -> tuple[Claim, Stored]:
+        if answer is None or isinstance(answer, bytes):
+            raise gone(id, expired=answer == b"open")
+        *fields, left_ms = answer
+        parts = {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+        claim = Claim(int(parts.pop(".epoch")), parts.pop(".nonce").decode())
+        cursor, ttl_ms = Cursor.parse(parts.pop(".cursor").decode()), int(parts.pop(".ttl"))
+        return claim, Stored(cursor, parts, ttl_ms / 1000, left_ms / 1000)
+
+
+def _flat(parts: Parts) -> list[str | bytes]:
+    return [each for name, value in parts.items() for each in (name, value)]
+
+
+def _check(id: str, answer: bytes) -> None:
+    match answer:
+        case b"done":
+            return
+        case b"claimed":
+            raise ClaimLostError(id)
+        case b"behind":
+            raise BehindError(id)
+        case _:
+            raise gone(id, expired=answer == b"open")
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """The work's result, tried again while nobody answers. The caller's deadline ends it by cancelling."""
+    for pause_s in _PAUSES_S:
+        try:
+            return await work()
+        except (RedisConnectionError, RedisTimeoutError, OSError):
+            await asyncio.sleep(pause_s)
+    return await work()
