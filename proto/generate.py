@@ -43,7 +43,7 @@ def generate(target: Path) -> None:
         text = re.sub(
             r"^(from|import) efficientsam3\.", r"\1 service.pb.efficientsam3.", path.read_text(), flags=re.M
         )
-        path.write_text(re.sub(r"\[efficientsam3\.v1\.", "[service.pb.efficientsam3.v1.", text))
+        path.write_text(re.sub(r"\[efficientsam3\.", "[service.pb.efficientsam3.", text))
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").write_text("")
 

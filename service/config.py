@@ -68,6 +68,8 @@ class Limits(_Settings):
     """Points of one prompt."""
     max_answer_bytes: PositiveInt = 64 * MIB
     """Bytes of one answer's segments, as the worker sends them."""
+    max_session_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
+    """The longest that a tracking session may ask to be kept after its last use."""
     max_segments: PositiveInt = 200
     """The largest `max_segments` a request may ask for."""
 
@@ -110,6 +112,13 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """How long an image that was sent once is kept after its last use."""
     max_kept_image_bytes: PositiveInt = 256 * MIB
     """Bytes of the images that a worker keeps where there is no Redis; the least used make room."""
+    session_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] = 600
+    """How long a tracking session is kept after its last use, unless it asks for another time."""
+    max_session_objects: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Objects that one session may follow."""
+    hot_session_bytes: NonNegativeInt = 1024 * MIB
+    """Bytes of session memories that stay on the worker between frames; the least used are loaded again from
+    Redis. Without Redis all stay."""
     drain_s: NonNegativeFloat = 30.0
     """How long a stopping worker goes on with the requests it has."""
 

@@ -7,15 +7,22 @@ worker, which knows both.
 import hashlib
 import math
 import re
+import secrets
 from collections.abc import Iterable
 
 from service.config import Limits
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
 
 DEFAULT_MAX_SEGMENTS = 100
+# What JSON's numbers hold exactly, with room for the ids that follow.
+MAX_OBJECT_ID = 2**52
 IMAGE_ID = r"sha256:[0-9a-f]{64}"
 _IMAGE_ID = re.compile(IMAGE_ID)
+# The variant, which tells a gateway whom to ask, and what nobody can guess.
+SESSION_ID = r"[a-z0-9-]{1,64}\.[0-9a-f]{32}"
+_SESSION_ID = re.compile(SESSION_ID)
 
 
 def check(request: pb.SegmentRequest, limits: Limits) -> None:
@@ -48,6 +55,52 @@ def check_image_id(id: str, path: str = "id") -> None:
         raise _invalid(f"{path} is no image's id: `sha256:` and 64 hexadecimal digits in lower case.")
 
 
+def check_open(request: tracking_pb.OpenSessionRequest, limits: Limits) -> None:
+    """Raise the ServiceError `invalid_argument` that says why no session can be opened like this."""
+    if request.ttl_s > limits.max_session_ttl_s:
+        raise _invalid(f"ttl_s is {request.ttl_s}; at most {limits.max_session_ttl_s} is allowed.")
+    if request.HasField("frames_total") and not request.frames_total:
+        raise _invalid("frames_total is 0: leave it out where it is not known.")
+    _check_mask_format(request.options.mask_format)
+
+
+def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:
+    """Raise the ServiceError that names the first field of a frame that is wrong. Kinds as of `check`."""
+    _check_size(frame, limits)
+    if frame.HasField("image"):
+        _check_image(frame.image)
+    elif not frame.revision:
+        raise _invalid("image is missing: send one of image.base64, image.url and image.id.")
+    _check_count("prompts", len(frame.prompts), limits.max_prompts)
+    for index, prompt in enumerate(frame.prompts):
+        _check_track_prompt(f"prompts[{index}]", prompt, limits)
+    _check_masks(frame.prompts, limits)
+
+
+def check_stream(*, opens: bool, opened: bool) -> None:
+    """Raise ServiceError `invalid_argument` unless a stream begins with `open`, and has no other."""
+    if opens and opened:
+        raise _invalid("open comes once, at the begin of the stream.")
+    if not opens and not opened:
+        raise _invalid("The stream must begin with open.")
+
+
+def check_session_id(id: str) -> None:
+    """Raise ServiceError `session_not_found` for what no session was ever called."""
+    if not _SESSION_ID.fullmatch(id):
+        raise ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {id[:100]!r}.")
+
+
+def new_session_id(variant: str) -> str:
+    """An id for a new session of the variant."""
+    return f"{variant}.{secrets.token_hex(16)}"
+
+
+def variant_of_session(id: str) -> str:
+    """The variant of a session whose id `check_session_id` passed."""
+    return id.partition(".")[0]
+
+
 def image_id(data: bytes) -> str:
     """The id of an image of these bytes: `sha256:` and the hexadecimal digest."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -73,7 +126,9 @@ def _check_image(image: pb.Image) -> None:
         check_image_id(image.id, "image.id")
 
 
-def _check_size(request: pb.SegmentRequest | pb.EncodeImageRequest, limits: Limits) -> None:
+def _check_size(
+    request: pb.SegmentRequest | pb.EncodeImageRequest | tracking_pb.Frame, limits: Limits
+) -> None:
     if (size := request.ByteSize()) > limits.max_body_bytes:
         raise _too_large(f"The request has {size:,} bytes; the limit is {limits.max_body_bytes:,} bytes.")
 
@@ -91,6 +146,26 @@ def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:
     _check_count(f"{path}.exemplars", len(prompt.exemplars), limits.max_exemplars)
     for index, exemplar in enumerate(prompt.exemplars):
         _check_exemplar(f"{path}.exemplars[{index}]", exemplar)
+    _check_object(path, prompt, limits)
+    if prompt.HasField("score_threshold"):
+        _check_threshold(f"{path}.score_threshold", prompt.score_threshold)
+
+
+def _check_track_prompt(path: str, prompt: tracking_pb.TrackPrompt, limits: Limits) -> None:
+    shows = bool(prompt.points) or prompt.HasField("box") or prompt.HasField("mask")
+    if prompt.HasField("remove"):
+        if shows or prompt.HasField("object"):
+            raise _invalid(f"{path} removes and shows an object: send them as two prompts.")
+        if prompt.remove.WhichOneof("what") is None:
+            raise _invalid(f"{path}.remove is empty: give the object that is to be removed.")
+    elif not shows:
+        raise _invalid(f"{path} is empty: give points, a box and/or a mask, or what to remove.")
+    if prompt.HasField("object") and not 1 <= prompt.object <= MAX_OBJECT_ID:
+        raise _invalid(f"{path}.object is {prompt.object}; 1..{MAX_OBJECT_ID} is allowed.")
+    _check_object(path, prompt, limits)
+
+
+def _check_object(path: str, prompt: pb.Prompt | tracking_pb.TrackPrompt, limits: Limits) -> None:
     _check_count(f"{path}.points", len(prompt.points), limits.max_points)
     for index, point in enumerate(prompt.points):
         _check_point(f"{path}.points[{index}]", point)
@@ -98,8 +173,6 @@ def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:
         _check_box(f"{path}.box", prompt.box)
     if prompt.HasField("mask"):
         _check_mask(f"{path}.mask", prompt.mask, limits)
-    if prompt.HasField("score_threshold"):
-        _check_threshold(f"{path}.score_threshold", prompt.score_threshold)
 
 
 def _check_text(path: str, text: str, limits: Limits) -> None:
@@ -154,7 +227,7 @@ def _check_mask(path: str, mask: pb.Mask, limits: Limits) -> None:
         _check_ring(f"{path}.rings[{index}]", ring)
 
 
-def _check_masks(prompts: Iterable[pb.Prompt], limits: Limits) -> None:
+def _check_masks(prompts: Iterable[pb.Prompt | tracking_pb.TrackPrompt], limits: Limits) -> None:
     pixels = sum(prompt.mask.height * prompt.mask.width for prompt in prompts)
     if pixels > limits.max_image_pixels:
         raise _too_large(
@@ -175,8 +248,12 @@ def _check_options(options: pb.SegmentOptions, limits: Limits) -> None:
     if options.HasField("max_segments") and not 1 <= options.max_segments <= limits.max_segments:
         allowed = f"1..{limits.max_segments}"
         raise _invalid(f"options.max_segments is {options.max_segments}; {allowed} is allowed.")
-    if options.mask_format not in pb.MaskFormat.values():
-        raise _invalid(f"options.mask_format {options.mask_format} is unknown: rle, png, polygon or none.")
+    _check_mask_format(options.mask_format)
+
+
+def _check_mask_format(format: int) -> None:
+    if format not in pb.MaskFormat.values():
+        raise _invalid(f"options.mask_format {format} is unknown: rle, png, polygon or none.")
 
 
 def _check_threshold(path: str, value: float) -> None:

@@ -2,14 +2,16 @@
 
 An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <kind>, domain: efficientsam3}
 and, where the error says when to come back, metadata {retry_after_s}. The request's id travels as metadata
-`x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`.
+`x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`,
+and the id that a new session is to have by `x-session`.
 """
 
 import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -21,10 +23,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from service.errors import INTERNAL_DETAIL, Kind, ServiceError
+from service.pb.efficientsam3.v1 import tracking_pb2
 
 DOMAIN = "efficientsam3"
 REQUEST_ID_KEY = "x-request-id"
 OWNER_KEY = "x-owner"
+SESSION_KEY = "x-session"
 OUR_METHODS = "/efficientsam3."
 
 GIVEN_UP = "The server gave up the call before it was answered."
@@ -51,6 +55,11 @@ def owner_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
     return str(dict(context.invocation_metadata() or ()).get(OWNER_KEY, ""))
 
 
+def session_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
+    """The id that the gateway chose for a new session; empty: none. Only workers may believe it."""
+    return str(dict(context.invocation_metadata() or ()).get(SESSION_KEY, ""))
+
+
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceError) -> NoReturn:
     """End the call with the error's status, its ErrorInfo and the request's id. Always raises."""
     status = rpc_status.to_status(_to_proto(error))
@@ -63,11 +72,16 @@ def from_rpc_error(error: grpc.RpcError) -> ServiceError:
     return _told(error) or _guessed(error)
 
 
+def frame_error(frame: int, error: ServiceError) -> tracking_pb2.FrameError:
+    """Why a frame of a stream has no answer."""
+    return tracking_pb2.FrameError(frame=frame, kind=error.kind.value, detail=error.detail)
+
+
 class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
     """Gives every call of ours its request id, and turns what it raises into a status.
 
     A ServiceError becomes its status; anything unexpected is logged with its traceback under the request's
-    id and becomes `internal` with a fixed sentence. Only unary methods are known so far.
+    id and becomes `internal` with a fixed sentence. Methods are unary, or streams in both directions.
     """
 
     async def intercept_service(
@@ -82,12 +96,16 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
         method: str = handler_call_details.method
         if handler is None or not method.startswith(OUR_METHODS):
             return handler
-        if handler.unary_unary is None:
-            raise NotImplementedError(f"{method}: errors of streams are not translated")
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(method, handler.unary_unary),
-            request_deserializer=_tolerant(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
+        readers = {
+            "request_deserializer": _tolerant(handler.request_deserializer),
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(_guarded(method, handler.unary_unary), **readers)
+        if handler.stream_stream is None:
+            raise NotImplementedError(f"{method}: errors of streams in one direction are not translated")
+        return grpc.stream_stream_rpc_method_handler(
+            _guarded_stream(method, handler.stream_stream), **readers
         )
 
 
@@ -110,27 +128,48 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
 
 def _guarded(method: str, behaviour: Any) -> _Handler:
     async def answer(request: Any, context: Any) -> Any:
-        metadata = dict(context.invocation_metadata() or ())
-        REQUEST_ID.set(take_request_id(metadata.get(REQUEST_ID_KEY)))
-        context.set_trailing_metadata(((REQUEST_ID_KEY, REQUEST_ID.get()),))
-        try:
-            if isinstance(request, _Malformed):
-                raise ServiceError(Kind.INVALID_ARGUMENT, f"The message is not one that {method} takes.")
-            return await behaviour(request, context)
-        except ServiceError as error:
-            await abort(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is None or task.cancelling():
-                raise
-            # Only something awaited was cancelled: gRPC would leave the caller without any answer.
-            await abort(context, ServiceError(Kind.UNAVAILABLE, GIVEN_UP))
-        except Exception:
-            _LOG.exception("%s failed, request %s", method, REQUEST_ID.get())
-            await abort(context, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL))
+        async with _telling(method, context):
+            return await behaviour(_readable(method, request), context)
 
     return answer
+
+
+def _guarded_stream(method: str, behaviour: Any) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async with _telling(method, context):
+            readable = (_readable(method, request) async for request in requests)
+            async for response in behaviour(readable, context):
+                yield response
+
+    return answers
+
+
+def _readable(method: str, request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise ServiceError(Kind.INVALID_ARGUMENT, f"The message is not one that {method} takes.")
+    return request
+
+
+@asynccontextmanager
+async def _telling(method: str, context: Any) -> AsyncIterator[None]:
+    """Gives the call its request id, and ends it with the status of what the block raises."""
+    metadata = dict(context.invocation_metadata() or ())
+    REQUEST_ID.set(take_request_id(metadata.get(REQUEST_ID_KEY)))
+    context.set_trailing_metadata(((REQUEST_ID_KEY, REQUEST_ID.get()),))
+    try:
+        yield
+    except ServiceError as error:
+        await abort(context, error)
+    except grpc.aio.AbortError:
+        raise
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is None or task.cancelling():
+            raise
+        # Only something awaited was cancelled: gRPC would leave the caller without any answer.
+        await abort(context, ServiceError(Kind.UNAVAILABLE, GIVEN_UP))
+    except Exception:
+        _LOG.exception("%s failed, request %s", method, REQUEST_ID.get())
+        await abort(context, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL))
 
 
 def _to_proto(error: ServiceError) -> status_pb2.Status:

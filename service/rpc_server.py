@@ -8,6 +8,8 @@ from service.config import MIB
 from service.pb.efficientsam3.v1 import (
     segmentation_pb2,
     segmentation_pb2_grpc,
+    tracking_pb2,
+    tracking_pb2_grpc,
     variants_pb2,
     variants_pb2_grpc,
 )
@@ -15,12 +17,14 @@ from service.rpc import ErrorsAsStatuses
 
 # Full names; their health is known by them, too.
 SEGMENTATION: str = segmentation_pb2.DESCRIPTOR.services_by_name["Segmentation"].full_name
+TRACKING: str = tracking_pb2.DESCRIPTOR.services_by_name["Tracking"].full_name
 VARIANTS: str = variants_pb2.DESCRIPTOR.services_by_name["Variants"].full_name
-SERVICES = (SEGMENTATION, VARIANTS)
+SERVICES = (SEGMENTATION, TRACKING, VARIANTS)
 
 
 def make_server(
     segmentation: segmentation_pb2_grpc.SegmentationServicer,
+    tracking: tracking_pb2_grpc.TrackingServicer,
     variants: variants_pb2_grpc.VariantsServicer,
     state: "health.aio.HealthServicer",
     max_body_bytes: int,
@@ -35,6 +39,7 @@ def make_server(
     ]
     server = grpc.aio.server(interceptors=[ErrorsAsStatuses()], options=options)
     segmentation_pb2_grpc.add_SegmentationServicer_to_server(segmentation, server)
+    tracking_pb2_grpc.add_TrackingServicer_to_server(tracking, server)
     variants_pb2_grpc.add_VariantsServicer_to_server(variants, server)
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -28,6 +28,8 @@ class Call:
     deadline: float
     # Whose images and sessions it may use; empty: nobody's in particular.
     owner: str = ""
+    # The id that a session which it makes is to have.
+    new_session: str = ""
     # The configured variant it asks for; empty until that is known.
     variant: str = ""
     # "ok", "cancelled", or the error's kind.

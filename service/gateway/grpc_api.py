@@ -1,6 +1,7 @@
 """The gRPC API: the same services that workers have, forwarded by the router."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
@@ -8,15 +9,20 @@ from grpc_health.v1 import health
 
 from service import rpc_server
 from service.config import GatewaySettings
+from service.errors import ServiceError
 from service.gateway.call import Call, recorded
 from service.gateway.router import Router
+from service.gateway.session_router import SessionRouter
 from service.pb.efficientsam3.v1 import (
     segmentation_pb2,
     segmentation_pb2_grpc,
+    tracking_pb2,
+    tracking_pb2_grpc,
     variants_pb2,
     variants_pb2_grpc,
 )
-from service.rpc import REQUEST_ID
+from service.prompts import check_stream
+from service.rpc import REQUEST_ID, frame_error
 from service.telemetry import Telemetry
 
 # A client that stops waiting at its deadline hears nothing later: what we have to say comes before it.
@@ -26,12 +32,21 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def make_server(
-    settings: GatewaySettings, router: Router, telemetry: Telemetry, state: health.aio.HealthServicer
+    settings: GatewaySettings,
+    router: Router,
+    sessions: SessionRouter,
+    telemetry: Telemetry,
+    state: health.aio.HealthServicer,
 ) -> grpc.aio.Server:
     """The server, without a port yet."""
     calls = _Calls(settings, telemetry)
-    segmentation, variants = Segmentation(router, calls), Variants(router, calls)
-    return rpc_server.make_server(segmentation, variants, state, settings.max_body_bytes)
+    return rpc_server.make_server(
+        Segmentation(router, calls),
+        Tracking(sessions, calls),
+        Variants(router, calls),
+        state,
+        settings.max_body_bytes,
+    )
 
 
 class _Calls:
@@ -79,6 +94,75 @@ class Segmentation(segmentation_pb2_grpc.SegmentationServicer):
         call = self._calls.begin("Segmentation/DeleteImage", context)
         with recorded(call, self._calls.telemetry):
             return await self._router.delete_image(request, call)
+
+
+class Tracking(tracking_pb2_grpc.TrackingServicer):
+    """Tracking, answered by workers. A stream's frames are asked for one by one, of who has the session."""
+
+    def __init__(self, router: SessionRouter, calls: _Calls) -> None:
+        self._router = router
+        self._calls = calls
+
+    async def Track(  # noqa: N802
+        self, request_iterator: AsyncIterator[tracking_pb2.TrackRequest], context: Context
+    ) -> AsyncIterator[tracking_pb2.TrackResponse]:
+        id = ""
+        async for request in request_iterator:
+            call = self._calls.begin("Tracking/Track", context)
+            with recorded(call, self._calls.telemetry):
+                opens = request.HasField("open")
+                check_stream(opens=opens, opened=bool(id))
+                if opens:
+                    opened = await self._router.open(request.open, call)
+                    id = opened.session
+                    answer = tracking_pb2.TrackResponse(opened=opened)
+                else:
+                    answer = await self._told(id, request.frame, call)
+            yield answer
+
+    async def OpenSession(  # noqa: N802
+        self, request: tracking_pb2.OpenSessionRequest, context: Context
+    ) -> tracking_pb2.Session:
+        call = self._calls.begin("Tracking/OpenSession", context)
+        with recorded(call, self._calls.telemetry):
+            return await self._router.open(request, call)
+
+    async def AddFrame(  # noqa: N802
+        self, request: tracking_pb2.AddFrameRequest, context: Context
+    ) -> tracking_pb2.FrameAnswer:
+        call = self._calls.begin("Tracking/AddFrame", context)
+        with recorded(call, self._calls.telemetry):
+            return await self._router.add(request, call)
+
+    async def GetSession(  # noqa: N802
+        self, request: tracking_pb2.SessionRequest, context: Context
+    ) -> tracking_pb2.Session:
+        call = self._calls.begin("Tracking/GetSession", context)
+        with recorded(call, self._calls.telemetry):
+            return await self._router.get(request, call)
+
+    async def ForkSession(  # noqa: N802
+        self, request: tracking_pb2.SessionRequest, context: Context
+    ) -> tracking_pb2.Session:
+        call = self._calls.begin("Tracking/ForkSession", context)
+        with recorded(call, self._calls.telemetry):
+            return await self._router.fork(request, call)
+
+    async def DeleteSession(  # noqa: N802
+        self, request: tracking_pb2.SessionRequest, context: Context
+    ) -> tracking_pb2.DeleteSessionResponse:
+        call = self._calls.begin("Tracking/DeleteSession", context)
+        with recorded(call, self._calls.telemetry):
+            return await self._router.delete(request, call)
+
+    async def _told(self, id: str, frame: tracking_pb2.Frame, call: Call) -> tracking_pb2.TrackResponse:
+        """A frame's answer, or why there is none: the stream goes on."""
+        try:
+            request = tracking_pb2.AddFrameRequest(session=id, frame=frame)
+            return tracking_pb2.TrackResponse(frame=await self._router.add(request, call))
+        except ServiceError as error:
+            call.failed(error)
+            return tracking_pb2.TrackResponse(error=frame_error(frame.frame, error))
 
 
 class Variants(variants_pb2_grpc.VariantsServicer):

@@ -22,14 +22,14 @@ class Pool:
         probe_interval_s: float,
         changed: Callable[[int], None],
         *,
-        shared_images: bool = False,
+        shared: bool = False,
     ) -> None:
         """`changed` is told the number of ready workers whenever it may have changed.
 
-        `shared_images`: kept images lie where every worker finds them.
+        `shared`: kept images and sessions lie where every worker finds them.
         """
         self.variant = variant
-        self._shared_images = shared_images
+        self._shared = shared
         self.workers: dict[str, Worker] = {}
         self._probe_interval_s = probe_interval_s
         self._tell = changed
@@ -72,23 +72,23 @@ class Pool:
             await self.remove(address)
 
     async def ask(
-        self, method: Method[Request, Response], request: Request, call: Call, image: str = ""
+        self, method: Method[Request, Response], request: Request, call: Call, kept: str = ""
     ) -> Response:
         """Answer by the worker that `choose` names, waiting for a ready one until the call's deadline.
 
-        No request changes what another answers, so one whose worker goes away is sent once more. `image` is
-        the id of the image whose features or bytes a worker may have. Raises ServiceError: UNAVAILABLE when
+        No request changes what another answers, so one whose worker goes away is sent once more. `kept` is
+        the id of the image or the session that a worker may have. Raises ServiceError: UNAVAILABLE when
         no worker is ready in time or the second try fails too, DEADLINE_EXCEEDED, and whatever the worker
         raises.
         """
-        worker = await self._next(call, image)
+        worker = await self._next(call, kept)
         try:
             return await worker.ask(method, request, call)
         except ServiceError as error:
             if error.kind is not Kind.UNAVAILABLE:
                 raise
             _LOG.warning("request %s: its worker went away, trying once more", call.request_id)
-        worker = await self._next(call, image)
+        worker = await self._next(call, kept)
         return await worker.ask(method, request, call)
 
     def missing(self) -> str:
@@ -99,14 +99,14 @@ class Pool:
         counted = [f"{states.count(state)} {state}" for state in State if state in states]
         return f"of {len(states)} configured, {', '.join(counted)}"
 
-    async def _next(self, call: Call, image: str) -> Worker:
+    async def _next(self, call: Call, kept: str) -> Worker:
         try:
             async with asyncio.timeout_at(call.deadline):
                 await self.wait_ready()
         except TimeoutError:
             detail = f"Variant {self.variant} has no ready worker: {self.missing()}."
             raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=self._probe_interval_s) from None
-        return choose(self.ready_workers(), image, shared=self._shared_images)
+        return choose(self.ready_workers(), kept, shared=self._shared)
 
     def _changed(self) -> None:
         if self.ready:
@@ -120,24 +120,24 @@ class Pool:
 _MARGIN = 2
 
 
-def choose(ready: Sequence[Worker], image: str, *, shared: bool = False) -> Worker:
+def choose(ready: Sequence[Worker], kept: str, *, shared: bool = False) -> Worker:
     """The worker for the next request: of `ready`, which is not empty.
 
-    The image's favourite where the request has an image's id, since that worker keeps it; else the one with
-    the fewest requests. `shared`: every worker has the image's bytes, and the favourite only its features,
-    so that it is passed over while it is much busier than another.
+    The favourite of an image or a session where the request is about one, since that worker keeps it; else
+    the one with the fewest requests. `shared`: every worker can have it from the store, and the favourite
+    only has it at hand, so that it is passed over while it is much busier than another.
     """
     idlest = min(ready, key=lambda worker: worker.outstanding)
-    if not image:
+    if not kept:
         return idlest
-    favourite = max(ready, key=lambda worker: _affinity(worker.address, image))
+    favourite = max(ready, key=lambda worker: _affinity(worker.address, kept))
     busier = favourite.outstanding - idlest.outstanding
     return idlest if shared and busier > _MARGIN else favourite
 
 
-def _affinity(address: str, image: str) -> bytes:
-    """How much the worker at `address` is the image's own, by rendezvous hashing.
+def _affinity(address: str, kept: str) -> bytes:
+    """How much the worker at `address` is the image's or session's own, by rendezvous hashing.
 
-    It is the same in every gateway, and while workers come and go, few images change their favourite.
+    It is the same in every gateway, and while workers come and go, few change their favourite.
     """
-    return hashlib.blake2b(f"{address} {image}".encode(), digest_size=8).digest()
+    return hashlib.blake2b(f"{address} {kept}".encode(), digest_size=8).digest()

@@ -58,7 +58,7 @@ class Router:
             telemetry.declare_variant(variant)
             told = partial(_set_gauge, telemetry, variant)
             pool = self.pools[variant] = Pool(
-                variant, settings.probe_interval_s, told, shared_images=bool(settings.redis_url)
+                variant, settings.probe_interval_s, told, shared=bool(settings.redis_url)
             )
             for address in addresses:
                 pool.add(address)
@@ -82,10 +82,12 @@ class Router:
         """
         pool = self._chosen_pool(request, call)
         check(request, self._settings)
-        self._check_source(request.image)
-        with self._admitted(pool):
-            await self._bring(request.image, call)
-            response = await pool.ask(lambda stub: stub.Segment, request, call, request.image.id)
+        self.check_source(request.image)
+        with self.admitted(pool):
+            await self.bring(request.image, call)
+            response = await pool.ask(
+                lambda worker: worker.segmentation.Segment, request, call, request.image.id
+            )
         self._telemetry.record_stages(pool.variant, response.timings_ms)
         return response
 
@@ -96,12 +98,12 @@ class Router:
         """
         pool = self._chosen_pool(request, call)
         check_new_image(request, self._settings)
-        self._check_source(request.image)
-        with self._admitted(pool):
-            await self._bring(request.image, call)
+        self.check_source(request.image)
+        with self.admitted(pool):
+            await self.bring(request.image, call)
             # Of many bytes this takes a while.
             id = await asyncio.to_thread(image_id, request.image.data)
-            response = await pool.ask(lambda stub: stub.EncodeImage, request, call, id)
+            response = await pool.ask(lambda worker: worker.segmentation.EncodeImage, request, call, id)
         self._telemetry.record_stages(pool.variant, response.timings_ms)
         return response
 
@@ -111,7 +113,7 @@ class Router:
         Raises ServiceError: IMAGE_NOT_FOUND if none had it, UNAVAILABLE if none is ready, and what a worker
         raises that may have it still.
         """
-        self._check_open()
+        self.check_open()
         check_image_id(request.id)
         workers = [worker for pool in self.pools.values() for worker in pool.ready_workers()]
         if not workers:
@@ -124,16 +126,18 @@ class Router:
 
     def _chosen_pool(self, request: pb.SegmentRequest | pb.EncodeImageRequest, call: Call) -> Pool:
         """The pool of the request's variant, whose name is written into the request and the call."""
-        self._check_open()
+        self.check_open()
         pool = self.pool(request.variant)
         call.variant = request.variant = pool.variant
         return pool
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise UNAVAILABLE while the gateway is stopping."""
         if self.draining:
             raise ServiceError(Kind.UNAVAILABLE, "The gateway is stopping.", retry_after_s=1.0)
 
-    def _check_source(self, image: pb.Image) -> None:
+    def check_source(self, image: pb.Image) -> None:
+        """Raise INVALID_ARGUMENT for an address where those are off."""
         if image.HasField("url") and self._fetch is None:
             detail = (
                 "image.url is not taken: this server fetches nothing unless its operator sets "
@@ -141,7 +145,7 @@ class Router:
             )
             raise ServiceError(Kind.INVALID_ARGUMENT, detail)
 
-    async def _bring(self, image: pb.Image, call: Call) -> None:
+    async def bring(self, image: pb.Image, call: Call) -> None:
         """Put the bytes in the place of an address."""
         if self._fetch and image.HasField("url"):
             started = time.perf_counter()
@@ -149,7 +153,7 @@ class Router:
             self._telemetry.record_stages(call.variant, {"fetch": (time.perf_counter() - started) * 1000})
 
     @contextmanager
-    def _admitted(self, pool: Pool) -> Iterator[None]:
+    def admitted(self, pool: Pool) -> Iterator[None]:
         """Count one more request of the pool's variant. Raises ServiceError OVERLOADED."""
         limit = self._settings.max_waiting
         if pool.admitted >= limit:
@@ -179,7 +183,7 @@ class Router:
 async def _forgotten(worker: Worker, request: pb.DeleteImageRequest, call: Call) -> bool:
     """Whether the worker had the image."""
     try:
-        await worker.ask(lambda stub: stub.DeleteImage, request, call)
+        await worker.ask(lambda worker: worker.segmentation.DeleteImage, request, call)
     except ServiceError as error:
         if error.kind is Kind.IMAGE_NOT_FOUND:
             return False

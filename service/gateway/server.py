@@ -15,6 +15,7 @@ from service.gateway import grpc_api
 from service.gateway.app import make_app
 from service.gateway.fetch import Fetcher
 from service.gateway.router import Describe, Fetch, Router
+from service.gateway.session_router import SessionRouter
 from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
@@ -68,7 +69,8 @@ class Gateway:
         self.http_port: int = self._socket.getsockname()[1]
         self.grpc_port = 0
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc_api.make_server(settings, router, telemetry, self._health)
+        sessions = SessionRouter(router, settings, telemetry)
+        self._grpc = grpc_api.make_server(settings, router, sessions, telemetry, self._health)
         config = uvicorn.Config(
             make_app(settings, router, telemetry, self._store),
             log_config=None,

@@ -12,19 +12,25 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
-from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2, variants_pb2_grpc
-from service.rpc import OWNER_KEY, REQUEST_ID_KEY, from_rpc_error
+from service.pb.efficientsam3.v1 import (
+    segmentation_pb2_grpc,
+    tracking_pb2_grpc,
+    variants_pb2,
+    variants_pb2_grpc,
+)
+from service.rpc import OWNER_KEY, REQUEST_ID_KEY, SESSION_KEY, from_rpc_error
 from service.rpc_server import SEGMENTATION
 
 if TYPE_CHECKING:
     from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationAsyncStub
+    from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingAsyncStub
 
 _LOG = logging.getLogger(__name__)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-# Which method of Segmentation is meant: `lambda stub: stub.Segment`.
-Method = Callable[["SegmentationAsyncStub"], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
+# Which method is meant: `lambda worker: worker.segmentation.Segment`.
+Method = Callable[["Worker"], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
 
 # A watch is opened again after this long, so that a frozen worker is found out. Longer than `_ANSWER_S`, or
 # a watch would end before a frozen worker has failed to begin it.
@@ -64,7 +70,8 @@ class Worker:
         self._changed = changed
         self._channel = grpc.aio.insecure_channel(address, options=_channel_options(probe_interval_s))
         self._health = health_pb2_grpc.HealthStub(self._channel)
-        self._segmentation = segmentation_pb2_grpc.SegmentationStub(self._channel)
+        self.segmentation: SegmentationAsyncStub = segmentation_pb2_grpc.SegmentationStub(self._channel)
+        self.tracking: TrackingAsyncStub = tracking_pb2_grpc.TrackingStub(self._channel)
         self._variants = variants_pb2_grpc.VariantsStub(self._channel)
         self._watch = asyncio.create_task(self._keep_watching())
 
@@ -85,8 +92,12 @@ class Worker:
         """
         life = self.life
         timeout_s = call.deadline - asyncio.get_running_loop().time()
-        metadata = ((REQUEST_ID_KEY, call.request_id), (OWNER_KEY, call.owner))
-        asked = method(self._segmentation)(request, timeout=timeout_s, metadata=metadata)
+        metadata = (
+            (REQUEST_ID_KEY, call.request_id),
+            (OWNER_KEY, call.owner),
+            (SESSION_KEY, call.new_session),
+        )
+        asked = method(self)(request, timeout=timeout_s, metadata=metadata)
         self._calls.add(asked)
         try:
             return await asked

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from model_store.artifact import Manifest
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
 from service.prompts import max_segments
 from service.worker import mask_prompt, places
 from service.worker.answer import Kept
@@ -28,6 +29,8 @@ _FILLED = 10.0
 _CLAMP = 32.0
 
 Prompts = Sequence[tuple[int, pb.Prompt]]
+# What shows an object by points and a box.
+Shown = pb.Prompt | tracking_pb.TrackPrompt
 
 
 class Objects:
@@ -44,7 +47,7 @@ class Objects:
         image and for a mask that cannot be read.
         """
         count, side = len(prompts), self._side
-        clicks = [_points(f"prompts[{index}]", prompt, width, height) for index, prompt in prompts]
+        clicks = [points_of(f"prompts[{index}]", prompt, width, height) for index, prompt in prompts]
         longest = max(len(labels) for _, labels in clicks)
         inputs: Arrays = {
             "points": np.zeros((count, longest, 2), np.float32),
@@ -91,7 +94,7 @@ class Objects:
         return kept
 
 
-def _points(path: str, prompt: pb.Prompt, width: int, height: int) -> tuple[list[float], list[int]]:
+def points_of(path: str, prompt: Shown, width: int, height: int) -> tuple[list[float], list[int]]:
     """x, y, x, y, ... in 0..1, and the points' labels: a box's corners come first, `no more` last."""
     xy: list[float] = []
     labels: list[int] = []

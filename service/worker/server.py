@@ -18,12 +18,18 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc_server import SERVICES, make_server
 from service.sessions.image_store import ImageStore, MemoryImages
 from service.sessions.redis_images import RedisImages
+from service.sessions.redis_sessions import RedisSessions
+from service.sessions.session_store import MemorySessions, SessionStore
 from service.worker.concepts import VISUAL
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
 from service.worker.segmenter import Segmenter
 from service.worker.servicer import SegmentationServicer, VariantsServicer, describe
+from service.worker.sessions import Sessions
 from service.worker.tokenizer import TextTokenizer
+from service.worker.tracker.state import Origin
+from service.worker.tracker.tracker import Tracker
+from service.worker.tracking import TrackingServicer
 
 _LAST_ANSWERS_S = 1.0
 
@@ -72,6 +78,7 @@ class Worker:
     lane: Lane
     segmenter: Segmenter
     images: ImageStore
+    sessions: Sessions
     # Kinds that are served.
     prompts: tuple[str, ...]
     drain_s: float
@@ -91,14 +98,18 @@ class Worker:
         segmenter = Segmenter(manifest, engine, tokenize, settings)
         lane = Lane(settings.max_queued)
         images = _open_images(settings)
+        origin = Origin(manifest.variant, artifact.digest)
+        sessions = Sessions(_open_sessions(settings), origin, settings.hot_session_bytes)
+        tracker = Tracker(manifest, engine, settings)
         state = health.aio.HealthServicer()
         server = make_server(
             SegmentationServicer(manifest.variant, segmenter, lane, images, settings),
+            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), settings),
             VariantsServicer(describe(artifact)),
             state,
             settings.max_body_bytes,
         )
-        worker = cls(server, state, lane, segmenter, images, manifest.prompts, settings.drain_s, 0)
+        worker = cls(server, state, lane, segmenter, images, sessions, manifest.prompts, settings.drain_s, 0)
         await worker._say(_NOT_SERVING)
         try:
             worker.port = server.add_insecure_port(settings.listen)
@@ -129,6 +140,7 @@ class Worker:
         await stopping
         self.lane.close()
         await self.images.close()
+        await self.sessions.close()
 
     async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for service in ("", *SERVICES):
@@ -139,6 +151,10 @@ def _open_images(settings: WorkerSettings) -> ImageStore:
     if settings.redis_url:
         return RedisImages(settings.redis_url, settings.image_ttl_s)
     return MemoryImages(settings.image_ttl_s, settings.max_kept_image_bytes)
+
+
+def _open_sessions(settings: WorkerSettings) -> SessionStore:
+    return RedisSessions(settings.redis_url) if settings.redis_url else MemorySessions()
 
 
 def _stop_event(parent_fd: int | None) -> asyncio.Event:

@@ -37,10 +37,10 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         ticket = Ticket(context.time_remaining())
         check(request, self._limits)
         check_variant(request.variant, self._variant)
-        _check_source(request.image)
+        check_source(request.image)
         self._segmenter.check(request.prompts)
         if request.image.HasField("id"):
-            request.image.data = await self._kept(owner_of(context), request.image.id)
+            request.image.data = await kept_image(self._images, owner_of(context), request.image.id)
         return await self._lane.run(functools.partial(self._compute, request, ticket), ticket)
 
     async def EncodeImage(  # noqa: N802
@@ -50,7 +50,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         ticket = Ticket(context.time_remaining())
         check_new_image(request, self._limits)
         check_variant(request.variant, self._variant)
-        _check_source(request.image)
+        check_source(request.image)
         data = request.image.data
         work = functools.partial(self._encode, data, ticket)
         scene, timings_ms = await self._lane.run(work, ticket)
@@ -70,13 +70,6 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         if not await self._images.delete(owner_of(context), request.id):
             raise ServiceError(Kind.IMAGE_NOT_FOUND, f"No image {request.id} is kept here.")
         return pb.DeleteImageResponse()
-
-    async def _kept(self, owner: str, id: str) -> bytes:
-        data = await self._images.get(owner, id)
-        if data is None:
-            detail = f"image.id {id} is not kept here, or not any more: send the image again."
-            raise ServiceError(Kind.IMAGE_NOT_FOUND, detail)
-        return data
 
     def _compute(self, request: pb.SegmentRequest, ticket: Ticket) -> pb.SegmentResponse:
         queue_ms = ticket.waited_ms()
@@ -141,7 +134,16 @@ def check_variant(asked: str, ours: str) -> None:
         raise ServiceError(Kind.VARIANT_NOT_FOUND, f"There is no variant {asked[:100]!r} here; {ours} is.")
 
 
-def _check_source(image: pb.Image) -> None:
+async def kept_image(images: ImageStore, owner: str, id: str) -> bytes:
+    """The bytes of an image that was sent before. Raises `image_not_found`."""
+    data = await images.get(owner, id)
+    if data is None:
+        detail = f"image.id {id} is not kept here, or not any more: send the image again."
+        raise ServiceError(Kind.IMAGE_NOT_FOUND, detail)
+    return data
+
+
+def check_source(image: pb.Image) -> None:
     """Raise `invalid_argument` for an address: workers fetch nothing."""
     if image.HasField("url"):
         raise ServiceError(Kind.INVALID_ARGUMENT, "image.url is not taken here: send the image's bytes.")

@@ -56,7 +56,10 @@ class Prompted:
     # (P, 2) in 0..1 and (P,): as `Objects.read` gives them, without padding.
     points: NDArray[np.float32]
     labels: NDArray[np.int32]
+    # The object is exactly this; no points are looked at.
     given: Given | None = None
+    # (4g, 4g): the object is roughly this.
+    hint: Logits | None = None
 
     @property
     def clicks(self) -> int:
@@ -95,7 +98,7 @@ class Follower:
         rounded: Rounded = half,
     ) -> None:
         """All but `rounded` is what a manifest has under these names."""
-        self._memory, self._side, self._image_size = memory, mask_size, image_size
+        self._memory, self.side, self._image_size = memory, mask_size, image_size
         # SAM3's tracker takes the best proposal for an unclear prompt and while it follows. Stage 2's takes
         # the first mask if it is stable, and the first pointer always.
         self._proposes = memory.kind == "dense"
@@ -108,7 +111,7 @@ class Follower:
         """A mask (H, W) of any size over the whole picture, for a picture of so many pixels."""
         side = self._memory.mask_size
         shown = mask if mask.shape == (height, width) else coverage(mask, width, height) > _HALF
-        logits = _CERTAIN * (2 * coverage(shown, self._side, self._side) - 1)
+        logits = _CERTAIN * (2 * coverage(shown, self.side, self.side) - 1)
         return Given(coverage(mask, side, side), logits)
 
     def follow(
@@ -147,9 +150,10 @@ class Follower:
         conditioned = run("memory_attention", interactive_x1=features["interactive_x1"], image=image, **past)
         rows = conditioned["conditioned"]
         inputs = self._inputs(given)
-        if self._proposes and inputs["has_mask"].any():
+        shown = np.array([prompt is not None and prompt.given is not None for prompt in given])
+        if self._proposes and shown.any():
             # A given mask is looked at in the picture alone.
-            rows = np.where(inputs["has_mask"][:, None, None, None], features["interactive_x1"], rows)
+            rows = np.where(shown[:, None, None, None], features["interactive_x1"], rows)
         finer = {name: features[name] for name in ("interactive_x2", "interactive_x4")}
         return run("prompt_decoder", conditioned=rows, image=image, **finer, **inputs)
 
@@ -160,8 +164,8 @@ class Follower:
         inputs: Arrays = {
             "points": np.zeros((count, longest, 2), np.float32),
             "point_labels": np.full((count, longest), _PADDING, np.int32),
-            "mask": np.zeros((count, self._side, self._side), np.float32),
-            "has_mask": np.array([prompt is not None and prompt.given is not None for prompt in given]),
+            "mask": np.zeros((count, self.side, self.side), np.float32),
+            "has_mask": np.zeros(count, np.bool_),
         }
         for row, prompt in enumerate(given):
             if prompt is None or prompt.given is not None:
@@ -169,13 +173,17 @@ class Follower:
             else:
                 inputs["points"][row, : len(prompt.labels)] = prompt.points
                 inputs["point_labels"][row, : len(prompt.labels)] = prompt.labels
-            if prompt is not None and prompt.given is not None:
-                inputs["mask"][row] = self._mask_logits(prompt.given.mask)
+            mask = None if prompt is None else self._mask_of(prompt)
+            if mask is not None:
+                inputs["mask"][row], inputs["has_mask"][row] = mask, True
         return inputs
+
+    def _mask_of(self, prompt: Prompted) -> Logits | None:
+        return prompt.hint if prompt.given is None else self._mask_logits(prompt.given.mask)
 
     def _mask_logits(self, mask: NDArray[np.float32]) -> Logits:
         """The convolution with stride 4 that makes the decoder's mask of a given one."""
-        blocks = mask.reshape(self._side, 4, self._side, 4)
+        blocks = mask.reshape(self.side, 4, self.side, 4)
         logits: Logits = np.einsum("hiwj,ij->hw", blocks, self._kernel) + self._bias
         return logits
 

@@ -1,0 +1,288 @@
+"""Tracking sessions on a worker: hot while they are used, and what a client was told is in the store already.
+
+Order: compute, write, then answer. What is hot is what the store has; when in doubt it is loaded again.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from service.errors import Kind, ServiceError
+from service.pb.efficientsam3.state.v1 import session_pb2 as state_pb
+from service.pb.efficientsam3.v1 import tracking_pb2 as pb
+from service.prompts import new_session_id as new_id
+from service.sessions.image_store import until
+from service.sessions.session_store import (
+    START,
+    BehindError,
+    Claim,
+    ClaimLostError,
+    Cursor,
+    SessionStore,
+    Stored,
+)
+from service.worker.scenes import Seen
+from service.worker.tracker.state import (
+    BASE,
+    HEAD,
+    Origin,
+    State,
+    answer_part,
+    head_of,
+    packed,
+    state_of,
+    tensors_of,
+)
+
+# Answers that are kept: those of frames that a client may have sent and lost.
+ANSWERS = 4
+# Times that a session is taken over again, in one request, from others that take it over too.
+_TAKEOVERS = 3
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Session:
+    """A session in this process, as the store has it."""
+
+    owner: str
+    id: str
+    claim: Claim
+    cursor: Cursor
+    # After the last frame, and before it.
+    state: State
+    base: State
+    # By frame, the oldest first.
+    answers: dict[int, state_pb.Answer]
+    # Names of the tensors that the store has.
+    stored: frozenset[str]
+    ttl_s: float
+    expires: datetime
+    # The last frame's image and features, while they are known.
+    seen: Seen | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def next_frame(self) -> int:
+        """Index of the frame that comes next."""
+        return self.cursor.frame + 1
+
+    @property
+    def oldest_answer(self) -> int:
+        """Index of the oldest frame that can be answered again; that of the next one where there is none."""
+        return min(self.answers, default=self.next_frame)
+
+
+# Computes a frame from the state before it: the state after it, the answer, and what was seen.
+Compute = Callable[[Session, State], Awaitable[tuple[State, pb.FrameAnswer, Seen]]]
+
+
+class Sessions:
+    """The sessions of one worker. Used from one event loop."""
+
+    def __init__(self, store: SessionStore, origin: Origin, max_bytes: int) -> None:
+        """At most `max_bytes` of memories stay hot; the least used are loaded again when they are needed."""
+        self._store, self._origin, self._max_bytes = store, origin, max_bytes
+        self._hot: OrderedDict[Key, Session] = OrderedDict()
+
+    async def open(
+        self, owner: str, id: str, ttl_s: float, frames_total: int | None, options: pb.TrackOptions
+    ) -> Session:
+        """A new session; `id` is chosen by the gateway, or empty."""
+        id = id or new_id(self._origin.variant)
+        state = State(self._origin, options, frames_total)
+        claim = await self._store.create(owner, id, ttl_s, {HEAD: head_of(state), BASE: head_of(state)})
+        session = Session(owner, id, claim, START, state, state, {}, frozenset(), ttl_s, until(ttl_s))
+        self._keep(session)
+        return session
+
+    async def get(self, owner: str, id: str) -> Session:
+        """The session, claimed by this worker. Raises what the store does, and `artefact_mismatch`."""
+        key = owner, id
+        if (session := self._hot.get(key)) is not None:
+            self._hot.move_to_end(key)
+            return session
+        claim, stored = await self._store.claim(owner, id)
+        session = self._read(owner, id, claim, stored)
+        # Another request may have been faster: its claim is the older one then.
+        self._keep(session)
+        return session
+
+    async def look(self, owner: str, id: str) -> Session:
+        """The session as the store has it, unclaimed, to be looked at."""
+        return self._read(owner, id, Claim(0, ""), await self._store.look(owner, id))
+
+    async def add(self, owner: str, id: str, frame: pb.Frame, compute: Compute) -> pb.FrameAnswer:
+        """Answer a frame: the next one, a correction of the last, or one that was answered already.
+
+        Raises ServiceError: `frame_gap`, `frame_conflict`, `session_rolled_back`, what the store raises, and
+        what `compute` raises. The session is then as it was before.
+        """
+        known = START
+        for _ in range(_TAKEOVERS):
+            session = await self.get(owner, id)
+            async with session.lock:
+                if self._hot.get((owner, id)) is not session:
+                    continue
+                if session.cursor < known:
+                    raise _rolled_back(session)
+                try:
+                    return await self._answer(session, frame, compute)
+                except ClaimLostError:
+                    self._hot.pop((owner, id), None)
+                    known = max(known, session.cursor)
+        detail = f"Session {id[:64]!r} is being taken over again and again: it is used from several places."
+        raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=1.0)
+
+    async def fork(self, owner: str, id: str, other: str) -> Session:
+        """A new session that goes on from where this one stands; its id `other` is chosen as in `open`."""
+        other = other or new_id(self._origin.variant)
+        stored = await self._store.fork(owner, id, other)
+        return self._read(owner, other, Claim(0, ""), stored)
+
+    async def delete(self, owner: str, id: str) -> bool:
+        """Forget the session; whether there was one."""
+        self._hot.pop((owner, id), None)
+        return await self._store.delete(owner, id)
+
+    async def close(self) -> None:
+        """What is hot is in the store as well."""
+        self._hot.clear()
+        await self._store.close()
+
+    async def _answer(self, session: Session, frame: pb.Frame, compute: Compute) -> pb.FrameAnswer:
+        request = hashlib.sha256(frame.SerializeToString(deterministic=True)).digest()
+        try:
+            corrects = _place(session, frame, request)
+        except ServiceError:
+            await self._confirm(session)
+            raise
+        if corrects is None:
+            await self._confirm(session)
+            return session.answers[frame.frame].answer
+        before = session.base if corrects else session.state
+        after, answer, seen = await compute(session, before)
+        kept = state_pb.Answer(revision=frame.revision, request=request, answer=answer)
+        await self._commit(session, before, after, Cursor(frame.frame, frame.revision), kept)
+        session.seen = seen
+        self._keep(session)
+        return answer
+
+    async def _commit(
+        self, session: Session, base: State, state: State, cursor: Cursor, answer: state_pb.Answer
+    ) -> None:
+        answers = {**session.answers, cursor.frame: answer}
+        for frame in sorted(answers)[:-ANSWERS]:
+            del answers[frame]
+        tensors = {**tensors_of(base), **tensors_of(state)}
+        fresh = {
+            name: packed(tensor)
+            for name, tensor in tensors.items()
+            if name not in session.stored or name.endswith(f":{cursor.frame}")
+        }
+        put = {
+            HEAD: head_of(state),
+            BASE: head_of(base),
+            answer_part(cursor.frame): answer.SerializeToString(),
+            **fresh,
+        }
+        drop = [
+            *(session.stored - tensors.keys()),
+            *map(answer_part, session.answers.keys() - answers.keys()),
+        ]
+        changed = replace(
+            session, cursor=cursor, state=state, base=base, answers=answers, stored=frozenset(tensors)
+        )
+        moved = session.cursor, cursor
+        try:
+            await self._store.commit(session.owner, session.id, session.claim, moved, put, drop)
+        except BehindError:
+            await self._restore(changed)
+        except ClaimLostError:
+            raise
+        except BaseException:
+            # Whether it was written is not known: the store will tell.
+            self._hot.pop((session.owner, session.id), None)
+            raise
+        session.cursor, session.state, session.base = cursor, state, base
+        session.answers, session.stored = answers, changed.stored
+        session.expires = until(session.ttl_s)
+
+    async def _confirm(self, session: Session) -> None:
+        """Return if what is hot is the session. Raises ClaimLostError if it goes on elsewhere."""
+        try:
+            await self._store.commit(
+                session.owner, session.id, session.claim, (session.cursor, session.cursor), {}
+            )
+        except BehindError:
+            await self._restore(session)
+
+    async def _restore(self, session: Session) -> None:
+        """The store lost what this worker, whose claim is the newest, has written: write all of it."""
+        tensors = {**tensors_of(session.base), **tensors_of(session.state)}
+        parts = {
+            HEAD: head_of(session.state),
+            BASE: head_of(session.base),
+            **{answer_part(frame): answer.SerializeToString() for frame, answer in session.answers.items()},
+            **{name: packed(tensor) for name, tensor in tensors.items()},
+        }
+        stored = Stored(session.cursor, parts, session.ttl_s, session.ttl_s)
+        await self._store.restore(session.owner, session.id, session.claim, stored)
+
+    def _read(self, owner: str, id: str, claim: Claim, stored: Stored) -> Session:
+        state, base = (state_of(stored.parts, self._origin, part) for part in (HEAD, BASE))
+        answers = {
+            int(name.partition(":")[2]): state_pb.Answer.FromString(part)
+            for name, part in stored.parts.items()
+            if name.startswith(answer_part(0)[:-1])
+        }
+        tensors = frozenset({*tensors_of(state), *tensors_of(base)})
+        expires = until(stored.left_s)
+        return Session(owner, id, claim, stored.cursor, state, base, answers, tensors, stored.ttl_s, expires)
+
+    def _keep(self, session: Session) -> None:
+        """Hot, and the last to be forgotten."""
+        self._hot[session.owner, session.id] = session
+        self._hot.move_to_end((session.owner, session.id))
+        room = self._max_bytes - sum(one.state.nbytes for one in self._hot.values())
+        for key, one in list(self._hot.items())[:-1]:
+            if room >= 0:
+                break
+            if not one.lock.locked():
+                room += one.state.nbytes
+                del self._hot[key]
+
+
+def _place(session: Session, frame: pb.Frame, request: bytes) -> bool | None:
+    """False: the frame is the next. True: it corrects the last. None: it was answered, and asks the same."""
+    at = Cursor(frame.frame, frame.revision)
+    if at == Cursor(session.next_frame, 0):
+        return False
+    if at == Cursor(session.cursor.frame, session.cursor.revision + 1) and session.cursor != START:
+        return True
+    if at.frame >= session.next_frame:
+        detail = f"frame {frame.frame}, revision {frame.revision}: frame {session.next_frame} comes next."
+        raise ServiceError(Kind.FRAME_GAP, detail)
+    kept = session.answers.get(frame.frame)
+    if kept is None:
+        detail = (
+            f"frame {frame.frame} was answered long ago, and its answer is not kept any more: "
+            f"the oldest is that of frame {session.oldest_answer}."
+        )
+        raise ServiceError(Kind.FRAME_CONFLICT, detail)
+    if (kept.revision, kept.request) != (frame.revision, request):
+        detail = (
+            f"frame {frame.frame} was answered for another request, of revision {kept.revision}. The last "
+            f"frame is corrected by revision {session.cursor.revision + 1}; for earlier ones fork first."
+        )
+        raise ServiceError(Kind.FRAME_CONFLICT, detail)
+    return None
+
+
+def _rolled_back(session: Session) -> ServiceError:
+    detail = f"The session store lost frames that were answered: frame {session.next_frame} comes next."
+    return ServiceError(Kind.SESSION_ROLLED_BACK, detail)

@@ -1,0 +1,149 @@
+"""Tracking over gRPC on a worker: translate, call, translate."""
+
+import functools
+from collections.abc import AsyncIterator
+from typing import Any
+
+from service.config import WorkerSettings
+from service.errors import Kind, ServiceError
+from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
+from service.pb.efficientsam3.v1 import tracking_pb2 as pb
+from service.pb.efficientsam3.v1 import tracking_pb2_grpc
+from service.prompts import check_frame, check_open, check_session_id, check_stream
+from service.rpc import frame_error, owner_of, session_of
+from service.sessions.image_store import ImageStore
+from service.worker.lane import Lane, Ticket
+from service.worker.scenes import Seen
+from service.worker.servicer import check_source, check_variant, kept_image
+from service.worker.sessions import Session, Sessions
+from service.worker.tracker.state import State
+from service.worker.tracker.tracker import Tracker
+
+
+class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
+    """Tracking, computed in the lane. Errors are ServiceErrors; rpc.ErrorsAsStatuses tells them."""
+
+    def __init__(
+        self,
+        variant: str,
+        tracker: Tracker,
+        lane: Lane,
+        stores: tuple[Sessions, ImageStore],
+        settings: WorkerSettings,
+    ) -> None:
+        self._variant, self._tracker, self._lane = variant, tracker, lane
+        self._sessions, self._images = stores
+        self._settings = settings
+
+    async def Track(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.TrackRequest], context: Any
+    ) -> AsyncIterator[pb.TrackResponse]:
+        """One session's frames, one after another; the first message opens it."""
+        owner, id = owner_of(context), ""
+        async for request in request_iterator:
+            opens = request.HasField("open")
+            check_stream(opens=opens, opened=bool(id))
+            if opens:
+                session = await self._open(request.open, owner, session_of(context))
+                id = session.id
+                yield pb.TrackResponse(opened=described(session, self._variant))
+            else:
+                yield await self._told(owner, id, request.frame)
+
+    async def OpenSession(self, request: pb.OpenSessionRequest, context: Any) -> pb.Session:  # noqa: N802
+        """A new session."""
+        if request.session:
+            raise ServiceError(
+                Kind.INVALID_ARGUMENT, "session: a known session needs no opening; send frames."
+            )
+        session = await self._open(request, owner_of(context), session_of(context))
+        return described(session, self._variant)
+
+    async def AddFrame(self, request: pb.AddFrameRequest, context: Any) -> pb.FrameAnswer:  # noqa: N802
+        """The next frame, or the last one again."""
+        check_session_id(request.session)
+        return await self._add(owner_of(context), request.session, request.frame, context.time_remaining())
+
+    async def GetSession(self, request: pb.SessionRequest, context: Any) -> pb.Session:  # noqa: N802
+        """Where the session stands."""
+        check_session_id(request.session)
+        return described(await self._sessions.look(owner_of(context), request.session), self._variant)
+
+    async def ForkSession(self, request: pb.SessionRequest, context: Any) -> pb.Session:  # noqa: N802
+        """Another session with the same past."""
+        check_session_id(request.session)
+        fork = await self._sessions.fork(owner_of(context), request.session, session_of(context))
+        return described(fork, self._variant)
+
+    async def DeleteSession(  # noqa: N802
+        self, request: pb.SessionRequest, context: Any
+    ) -> pb.DeleteSessionResponse:
+        """Forget the session."""
+        check_session_id(request.session)
+        if not await self._sessions.delete(owner_of(context), request.session):
+            raise ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {request.session!r}.")
+        return pb.DeleteSessionResponse()
+
+    async def _open(self, request: pb.OpenSessionRequest, owner: str, id: str) -> Session:
+        check_open(request, self._settings)
+        if request.session:
+            check_session_id(request.session)
+            return await self._sessions.get(owner, request.session)
+        check_variant(request.variant, self._variant)
+        self._tracker.check()
+        ttl_s = request.ttl_s or self._settings.session_ttl_s
+        total = request.frames_total if request.HasField("frames_total") else None
+        return await self._sessions.open(owner, id, ttl_s, total, request.options)
+
+    async def _told(self, owner: str, id: str, frame: pb.Frame) -> pb.TrackResponse:
+        """A frame's answer, or why there is none."""
+        try:
+            return pb.TrackResponse(frame=await self._add(owner, id, frame, None))
+        except ServiceError as error:
+            return pb.TrackResponse(error=frame_error(frame.frame, error))
+
+    async def _add(self, owner: str, id: str, frame: pb.Frame, left_s: float | None) -> pb.FrameAnswer:
+        ticket = Ticket(left_s)
+        check_frame(frame, self._settings)
+        if frame.HasField("image"):
+            check_source(frame.image)
+
+        async def compute(session: Session, state: State) -> tuple[State, pb.FrameAnswer, Seen]:
+            seen = None if frame.HasField("image") else session.seen
+            sent = await self._with_image(owner, frame)
+            return await self._lane.run(functools.partial(self._compute, sent, state, seen, ticket), ticket)
+
+        return await self._sessions.add(owner, id, frame, compute)
+
+    async def _with_image(self, owner: str, frame: pb.Frame) -> pb.Frame:
+        """The frame with its image's bytes, where it names one that was sent before."""
+        if not frame.image.HasField("id"):
+            return frame
+        data = await kept_image(self._images, owner, frame.image.id)
+        sent = pb.Frame()
+        sent.CopyFrom(frame)
+        sent.image.CopyFrom(segmentation_pb.Image(data=data))
+        return sent
+
+    def _compute(
+        self, frame: pb.Frame, state: State, seen: Seen | None, ticket: Ticket
+    ) -> tuple[State, pb.FrameAnswer, Seen]:
+        queue_ms = ticket.waited_ms()
+        ticket.go_on()
+        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on)
+        answer.timings_ms["queue"] = queue_ms
+        answer.timings_ms["total"] = ticket.waited_ms()
+        return after, answer, seen
+
+
+def described(session: Session, variant: str) -> pb.Session:
+    """The session as a message."""
+    return pb.Session(
+        session=session.id,
+        variant=variant,
+        next_frame=session.next_frame,
+        oldest_answer=session.oldest_answer,
+        expires_at=session.expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        objects=[track.id for track in session.state.tracks],
+        memory_bytes=session.state.nbytes,
+    )
