@@ -1,36 +1,37 @@
 """The HTTP API: a translation of the router's answers."""
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 
 from service.config import GatewaySettings
 from service.errors import ServiceError
 from service.gateway import openapi, problems
+from service.gateway.app_common import as_json, while_connected
 from service.gateway.body import read_encode_request, read_segment_request
 from service.gateway.call import Call
 from service.gateway.outer import Outer
 from service.gateway.router import Router
 from service.gateway.schema import EncodeAnswer, PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
+from service.gateway.session_api import add_sessions
+from service.gateway.session_router import SessionRouter
 from service.gateway.translate import encode_answer, segment_answer, variant_answer
 from service.pb.efficientsam3.v1 import segmentation_pb2
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry, service_version
 
-_T = TypeVar("_T")
-
 
 def make_app(
-    settings: GatewaySettings, router: Router, telemetry: Telemetry, store: RedisStore | None
+    settings: GatewaySettings,
+    router: Router,
+    sessions: SessionRouter,
+    telemetry: Telemetry,
+    store: RedisStore | None,
 ) -> FastAPI:
     """The ASGI application. `/docs` brings its own script and style: nothing is asked of another host."""
     app = FastAPIOffline(
@@ -42,6 +43,7 @@ def make_app(
     )
     _add_api(app, settings, router)
     _add_images(app, settings, router)
+    add_sessions(app, settings, sessions)
     _add_operations(app, router, telemetry, store)
     problems.install(app)
     openapi.install(app)
@@ -69,13 +71,13 @@ def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
     async def segment(request: Request) -> Response:
         call: Call = request.state.call
         asked = await read_segment_request(request, call.deadline, settings.max_body_bytes)
-        answer = await _while_connected(request, router.segment(asked, call))
+        answer = await while_connected(request, router.segment(asked, call))
         # An answer may hold megabytes of masks.
         return await asyncio.to_thread(_answered, answer)
 
     @app.get("/v1/variants", summary="What each configured variant can do", response_model=VariantsOut)
     async def variants() -> Response:
-        return _json(VariantsOut(variants=[variant_answer(variant) for variant in router.variants()]))
+        return as_json(VariantsOut(variants=[variant_answer(variant) for variant in router.variants()]))
 
     @app.get(
         "/v1/variants/{name}",
@@ -84,7 +86,7 @@ def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
         responses=openapi.problems(404),
     )
     async def variant(name: str) -> Response:
-        return _json(variant_answer(router.variant(name)))
+        return as_json(variant_answer(router.variant(name)))
 
 
 def _add_images(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
@@ -98,7 +100,7 @@ def _add_images(app: FastAPI, settings: GatewaySettings, router: Router) -> None
     async def encode_image(request: Request) -> Response:
         call: Call = request.state.call
         asked = await read_encode_request(request, call.deadline, settings.max_body_bytes)
-        return _json(encode_answer(await _while_connected(request, router.encode_image(asked, call))))
+        return as_json(encode_answer(await while_connected(request, router.encode_image(asked, call))))
 
     @app.delete(
         "/v1/images/{id}",
@@ -165,29 +167,4 @@ async def _state_of(store: RedisStore | None) -> Literal["none", "ready", "unava
 
 
 def _answered(answer: segmentation_pb2.SegmentResponse) -> Response:
-    return _json(segment_answer(answer))
-
-
-def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """The work's result, or ClientDisconnect: work for a client that has left is cancelled."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-            with suppress(asyncio.CancelledError, ServiceError):
-                await task
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    return as_json(segment_answer(answer))

@@ -14,8 +14,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from service.config import MIB
 from service.errors import Kind, ServiceError
 from service.gateway.schema import EncodeFields, EncodeIn, SegmentFields, SegmentIn
+from service.gateway.session_schema import FrameFields, FrameIn, OpenIn
+from service.gateway.session_translate import frame_of, open_request
 from service.gateway.translate import image_of, refusal, segment_request
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
 
 _T = TypeVar("_T")
 
@@ -62,6 +65,18 @@ async def read_encode_request(request: Request, deadline: float, max_bytes: int)
     return await _read(request, deadline, max_bytes, _ENCODE)
 
 
+async def read_frame(request: Request, deadline: float, max_bytes: int) -> tracking_pb.Frame:
+    """As `read_segment_request`, for a frame of a tracking session."""
+    return await _read(request, deadline, max_bytes, _FRAME)
+
+
+async def read_open_request(request: Request, deadline: float) -> tracking_pb.OpenSessionRequest:
+    """As `read_segment_request`, for a session to open: JSON, or nothing at all."""
+    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+        return tracking_pb.OpenSessionRequest()
+    return await _read(request, deadline, 0, _OPEN)
+
+
 def _segment_json(text: bytes) -> pb.SegmentRequest:
     body = SegmentIn.model_validate_json(text)
     return segment_request(body, image_of(body.image))
@@ -81,19 +96,34 @@ def _encode_parts(image: bytes, text: bytes) -> pb.EncodeImageRequest:
     return pb.EncodeImageRequest(variant=body.variant, image=pb.Image(data=image))
 
 
+def _frame_json(text: bytes) -> tracking_pb.Frame:
+    body = FrameIn.model_validate_json(text)
+    return frame_of(body, image_of(body.image) if body.image else None)
+
+
+def _frame_parts(image: bytes, text: bytes) -> tracking_pb.Frame:
+    return frame_of(FrameFields.model_validate_json(text), pb.Image(data=image))
+
+
+def _open_json(text: bytes) -> tracking_pb.OpenSessionRequest:
+    return open_request(OpenIn.model_validate_json(text))
+
+
 @dataclass(frozen=True, slots=True)
 class _Form(Generic[_T]):
     """How one address' body is understood, whole as JSON and as multipart."""
 
     from_json: Callable[[bytes], _T]
-    # The image's bytes, and the JSON of the part `request`.
-    from_parts: Callable[[bytes, bytes], _T]
+    # The image's bytes, and the JSON of the part `request`; None: no image comes here.
+    from_parts: Callable[[bytes, bytes], _T] | None
     # What the part `request` is where it was left out; None: it may not be.
     default: bytes | None = None
 
 
 _SEGMENT = _Form(_segment_json, _segment_parts)
 _ENCODE = _Form(_encode_json, _encode_parts, default=b"{}")
+_FRAME = _Form(_frame_json, _frame_parts)
+_OPEN = _Form(_open_json, None)
 
 
 async def _read(request: Request, deadline: float, max_bytes: int, form: _Form[_T]) -> _T:
@@ -103,15 +133,15 @@ async def _read(request: Request, deadline: float, max_bytes: int, form: _Form[_
             match kind:
                 case "application/json":
                     return await asyncio.to_thread(_from_json, await request.body(), form)
-                case "multipart/form-data":
+                case "multipart/form-data" if form.from_parts:
                     return await _read_multipart(request, max_bytes, form)
     except TimeoutError:
         detail = "The deadline passed before the whole body had arrived."
         raise ServiceError(Kind.DEADLINE_EXCEEDED, detail) from None
     except ValidationError as error:
         raise await asyncio.to_thread(refusal, error) from None
-    shown = repr(kind[:100] or "absent")
-    detail = f"Content-Type must be application/json or multipart/form-data, not {shown}."
+    known = "application/json" + (" or multipart/form-data" if form.from_parts else "")
+    detail = f"Content-Type must be {known}, not {kind[:100] or 'absent'!r}."
     raise ServiceError(Kind.INVALID_ARGUMENT, detail)
 
 
@@ -146,6 +176,7 @@ def _from_parts(image: bytes, text: bytes, form: _Form[_T]) -> _T:
         detail = f"The part 'request' has more bytes than the limit of {_MAX_REQUEST_PART:,}."
         raise ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
     _check_size(text)
+    assert form.from_parts is not None, "asked for before"
     return form.from_parts(image, text)
 
 

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from service.errors import TABLE
 from service.gateway.problems import MEDIA_TYPE
 from service.gateway.schema import EncodeFields, EncodeIn, Problem, SegmentFields, SegmentIn
+from service.gateway.session_schema import FrameFields, FrameIn, OpenIn
 
 _REF = "#/components/schemas/{model}"
 _IMAGE = {"base64": "/9j/4AAQSkZJRg=="}
@@ -44,6 +45,15 @@ SEGMENT_BODY = _body(
     ["image", "request"],
 )
 ENCODE_BODY = _body("EncodeIn", "EncodeFields", {"image": _IMAGE}, ["image"])
+FRAME_BODY = _body(
+    "FrameIn",
+    "FrameFields",
+    {"frame": 0, "image": _IMAGE, "prompts": [{"points": [{"x": 520, "y": 375}]}]},
+    ["image", "request"],
+)
+OPEN_BODY = {
+    "requestBody": {"content": {"application/json": {"schema": {"$ref": _REF.format(model="OpenIn")}}}}
+}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -66,7 +76,16 @@ def install(app: FastAPI) -> None:
             document = get_openapi(
                 title=app.title, version=app.version, summary=app.summary, routes=app.routes
             )
-            models = (SegmentIn, SegmentFields, EncodeIn, EncodeFields, Problem)
+            models = (
+                SegmentIn,
+                SegmentFields,
+                EncodeIn,
+                EncodeFields,
+                OpenIn,
+                FrameIn,
+                FrameFields,
+                Problem,
+            )
             inputs = [(model, "validation") for model in models]
             _, definitions = models_json_schema(inputs, ref_template=_REF)  # type: ignore[arg-type]
             document["components"]["schemas"] |= definitions["$defs"]

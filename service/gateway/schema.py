@@ -59,11 +59,13 @@ _RING_XY = "x0, y0, x1, y1, ... in pixels of the original image"
 _RING_HOLE = "True: the ring bounds a hole"
 
 
-class _In(BaseModel):
+class In(BaseModel):
+    """What comes in: no field too many, no type guessed."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class NewImageIn(_In):
+class NewImageIn(In):
     """An image to keep, by exactly one of these."""
 
     base64: Base64In | None = Field(default=None, description="An encoded file: JPEG, PNG, WebP, TIFF or GIF")
@@ -89,7 +91,7 @@ class ImageIn(NewImageIn):
     )
 
 
-class PointIn(_In):
+class PointIn(In):
     """A click."""
 
     x: Coordinate
@@ -97,14 +99,14 @@ class PointIn(_In):
     positive: Positive = True
 
 
-class RegionPoint(_In):
+class RegionPoint(In):
     """A point of an exemplar."""
 
     x: Coordinate
     y: Coordinate
 
 
-class ExemplarIn(_In):
+class ExemplarIn(In):
     """An instance of the concept, or of what it is not: a box or a point."""
 
     box: BoxArray | None = None
@@ -118,7 +120,7 @@ class ExemplarIn(_In):
         return self
 
 
-class RleIn(_In):
+class RleIn(In):
     """COCO's compressed run-length encoding, column-major."""
 
     format: Literal["rle"]
@@ -126,7 +128,7 @@ class RleIn(_In):
     counts: str
 
 
-class PngIn(_In):
+class PngIn(In):
     """An 8-bit grey PNG; foreground is above 127."""
 
     format: Literal["png"]
@@ -134,14 +136,14 @@ class PngIn(_In):
     png: Base64In
 
 
-class RingIn(_In):
+class RingIn(In):
     """One closed ring; the last point joins the first."""
 
     xy: Annotated[list[float], FailFast()] = Field(description=_RING_XY)
     hole: bool = Field(default=False, description=_RING_HOLE)
 
 
-class PolygonIn(_In):
+class PolygonIn(In):
     """Rings; holes are rings of their own."""
 
     format: Literal["polygon"]
@@ -149,7 +151,7 @@ class PolygonIn(_In):
     rings: Entries[RingIn]
 
 
-class LogitsIn(_In):
+class LogitsIn(In):
     """Low-resolution logits as an earlier answer gave them."""
 
     format: Literal["logits"]
@@ -160,7 +162,7 @@ class LogitsIn(_In):
 MaskIn = Annotated[RleIn | PngIn | PolygonIn | LogitsIn, Field(discriminator="format")]
 
 
-class PromptIn(_In):
+class PromptIn(In):
     """A concept (text and/or exemplars) or an object (points, box and/or mask), not both."""
 
     text: str | None = Field(default=None, description="A noun phrase")
@@ -171,7 +173,7 @@ class PromptIn(_In):
     score_threshold: Score | None = Field(default=None, description="0..1; default: the request's")
 
 
-class OptionsIn(_In):
+class OptionsIn(In):
     """How to answer."""
 
     score_threshold: Score | None = Field(default=None, description="0..1; default: the variant's")
@@ -183,7 +185,7 @@ class OptionsIn(_In):
     return_logits: bool = Field(default=False, description="Add every segment's low-resolution logits")
 
 
-class SegmentFields(_In):
+class SegmentFields(In):
     """The part `request` of a multipart request: the JSON request without its image."""
 
     variant: str = Field(default="", description="Default: the server's")
@@ -197,7 +199,7 @@ class SegmentIn(SegmentFields):
     image: ImageIn
 
 
-class EncodeFields(_In):
+class EncodeFields(In):
     """The part `request` of a multipart request to keep an image; it may be left out."""
 
     variant: str = Field(default="", description="Default: the server's")

@@ -72,7 +72,7 @@ class Gateway:
         sessions = SessionRouter(router, settings, telemetry)
         self._grpc = grpc_api.make_server(settings, router, sessions, telemetry, self._health)
         config = uvicorn.Config(
-            make_app(settings, router, telemetry, self._store),
+            make_app(settings, router, sessions, telemetry, self._store),
             log_config=None,
             access_log=False,
             lifespan="off",

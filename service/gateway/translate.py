@@ -1,5 +1,6 @@
 """JSON <-> proto: the whole difference between the HTTP API and the gRPC API."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import assert_never
 
@@ -19,6 +20,7 @@ from service.gateway.schema import (
     OptionsIn,
     PngIn,
     PngOut,
+    PointIn,
     PolygonIn,
     PolygonOut,
     PromptIn,
@@ -35,7 +37,7 @@ from service.gateway.schema import (
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import variants_pb2
 
-_MASK_FORMATS = {
+MASK_FORMATS = {
     "rle": pb.MASK_FORMAT_RLE,
     "png": pb.MASK_FORMAT_PNG,
     "polygon": pb.MASK_FORMAT_POLYGON,
@@ -70,7 +72,7 @@ def segment_answer(response: pb.SegmentResponse) -> SegmentAnswer:
     """The JSON answer of a proto response."""
     return SegmentAnswer(
         variant=response.variant,
-        image=_image_out(response.image),
+        image=image_out(response.image),
         results=[
             PromptOut(prompt=result.prompt, segments=[_segment(segment) for segment in result.segments])
             for result in response.results
@@ -83,7 +85,7 @@ def encode_answer(response: pb.EncodeImageResponse) -> EncodeAnswer:
     """The JSON answer of a proto response."""
     return EncodeAnswer(
         variant=response.variant,
-        image=_image_out(response.image),
+        image=image_out(response.image),
         kept_until=datetime.fromisoformat(response.kept_until),
         timings_ms=dict(response.timings_ms),
     )
@@ -157,9 +159,9 @@ def _prompt(prompt: PromptIn) -> pb.Prompt:
     return pb.Prompt(
         text=prompt.text or "",
         exemplars=[_exemplar(exemplar) for exemplar in prompt.exemplars],
-        points=[pb.Point(x=point.x, y=point.y, positive=point.positive) for point in prompt.points],
-        box=_box(prompt.box),
-        mask=_mask(prompt.mask) if prompt.mask else None,
+        points=points_of(prompt.points),
+        box=box_of(prompt.box),
+        mask=mask_of(prompt.mask) if prompt.mask else None,
         score_threshold=prompt.score_threshold,
     )
 
@@ -167,27 +169,34 @@ def _prompt(prompt: PromptIn) -> pb.Prompt:
 def _exemplar(exemplar: ExemplarIn) -> pb.Exemplar:
     point = exemplar.point
     return pb.Exemplar(
-        box=_box(exemplar.box),
+        box=box_of(exemplar.box),
         point=pb.Point(x=point.x, y=point.y) if point else None,
         positive=exemplar.positive,
     )
 
 
-def _box(box: tuple[float, float, float, float] | None) -> pb.Box | None:
+def points_of(points: Iterable[PointIn]) -> list[pb.Point]:
+    """The proto clicks of JSON clicks."""
+    return [pb.Point(x=point.x, y=point.y, positive=point.positive) for point in points]
+
+
+def box_of(box: tuple[float, float, float, float] | None) -> pb.Box | None:
+    """The proto box of a JSON box."""
     return pb.Box(x0=box[0], y0=box[1], x1=box[2], y1=box[3]) if box else None
 
 
 def _options(options: OptionsIn) -> pb.SegmentOptions:
     return pb.SegmentOptions(
         score_threshold=options.score_threshold,
-        mask_format=_MASK_FORMATS[options.mask_format],
+        mask_format=MASK_FORMATS[options.mask_format],
         max_segments=options.max_segments,
         multimask=options.multimask,
         return_logits=options.return_logits,
     )
 
 
-def _mask(mask: MaskIn) -> pb.Mask:
+def mask_of(mask: MaskIn) -> pb.Mask:
+    """The proto mask of a JSON mask."""
     height, width = mask.size
     match mask:
         case RleIn():
@@ -203,26 +212,30 @@ def _mask(mask: MaskIn) -> pb.Mask:
             assert_never(mask)
 
 
-def _image_out(image: pb.ImageInfo) -> ImageOut:
+def image_out(image: pb.ImageInfo) -> ImageOut:
+    """The JSON of an image."""
     return ImageOut(id=image.id, width=image.width, height=image.height)
 
 
 def _segment(segment: pb.Segment) -> SegmentOut:
     box = segment.box
-    logits = segment.logits
     return SegmentOut(
         score=segment.score,
         box=(box.x0, box.y0, box.x1, box.y1),
         area=segment.area,
         label=segment.label,
-        mask=_mask_out(segment.mask) if segment.HasField("mask") else None,
-        logits=LogitsOut(size=(logits.height, logits.width), logits=encoded(logits.logits))
-        if segment.HasField("logits")
-        else None,
+        mask=mask_out(segment.mask) if segment.HasField("mask") else None,
+        logits=logits_out(segment.logits) if segment.HasField("logits") else None,
     )
 
 
-def _mask_out(mask: pb.Mask) -> MaskOut:
+def logits_out(logits: pb.Mask) -> LogitsOut:
+    """The JSON of low-resolution logits."""
+    return LogitsOut(size=(logits.height, logits.width), logits=encoded(logits.logits))
+
+
+def mask_out(mask: pb.Mask) -> MaskOut:
+    """The JSON of a mask."""
     size = (mask.height, mask.width)
     match mask.WhichOneof("encoding"):
         case "png":

@@ -1,0 +1,115 @@
+"""The JSON of tracking sessions, in and out. Field names are those of the proto."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from service.gateway.schema import (
+    BoxArray,
+    Entries,
+    ImageIn,
+    ImageOut,
+    In,
+    LogitsOut,
+    MaskFormatName,
+    MaskIn,
+    MaskOut,
+    PointIn,
+    Score,
+)
+from service.prompts import MAX_OBJECT_ID
+
+ObjectId = Annotated[int, Field(ge=1, le=MAX_OBJECT_ID)]
+
+
+class TrackOptionsIn(In):
+    """How every frame of a session is answered."""
+
+    mask_format: MaskFormatName = "rle"
+    return_logits: bool = Field(default=False, description="Add every object's low-resolution logits")
+
+
+class OpenIn(In):
+    """A session to open."""
+
+    variant: str = Field(default="", description="Default: the server's")
+    ttl_s: Annotated[int, Field(ge=1, lt=2**32)] | None = Field(
+        default=None, description="Seconds that the session is kept after its last use"
+    )
+    frames_total: Annotated[int, Field(ge=1, lt=2**32)] | None = Field(
+        default=None, description="Frames of the video, if they are known; unknown counts as 16 or more"
+    )
+    options: TrackOptionsIn = Field(default_factory=TrackOptionsIn)
+
+
+class RemovalIn(In):
+    """What is followed no more."""
+
+    object: ObjectId
+
+
+class TrackPromptIn(In):
+    """Begins an object, says where it is on this frame, or ends following it."""
+
+    object: ObjectId | None = Field(
+        default=None, description="An unknown id begins an object; without one the server gives a new id"
+    )
+    points: Entries[PointIn] = Field(default_factory=list)
+    box: BoxArray | None = None
+    mask: MaskIn | None = Field(default=None, description="Alone: the object is exactly this")
+    remove: RemovalIn | None = None
+
+
+class FrameFields(In):
+    """The part `request` of a multipart frame: the JSON frame without its image."""
+
+    frame: Annotated[int, Field(ge=0, lt=2**63)] = Field(description="The next index; the first is 0")
+    revision: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=0, description="One above the last: the last frame is corrected, its prompts are replaced"
+    )
+    prompts: Entries[TrackPromptIn] = Field(default_factory=list)
+
+
+class FrameIn(FrameFields):
+    """One frame and its prompts."""
+
+    image: ImageIn | None = Field(
+        default=None, description="May be left out of a correction while the image is known"
+    )
+
+
+class SessionOut(BaseModel):
+    """Where a session stands."""
+
+    session: str
+    variant: str
+    next_frame: int
+    oldest_answer: int = Field(description="Frames from here on are answered again when they are sent again")
+    expires_at: datetime = Field(description="UTC. Every frame moves it")
+    objects: list[int] = Field(description="Ids of the objects that are followed")
+    memory_bytes: int = Field(description="Of what is kept of them")
+
+
+class TrackedOut(BaseModel):
+    """One object on a frame."""
+
+    object: int
+    label: str = Field(description="The text that found it, or empty")
+    score: Score = Field(description="How sure it is that the object is in the picture, 0..1")
+    visible: bool = Field(description="False: it is hidden, or has left")
+    box: BoxArray | None = Field(default=None, description="Its mask's")
+    area: int
+    mask: MaskOut | None = None
+    logits: LogitsOut | None = None
+    prompt: int | None = Field(default=None, description="Index of the prompt that showed it on this frame")
+
+
+class FrameOut(BaseModel):
+    """The answer to a frame."""
+
+    frame: int
+    revision: int
+    image: ImageOut
+    objects: list[TrackedOut] = Field(description="Every object that is followed, in the order of their ids")
+    timings_ms: dict[str, float] = Field(description="Milliseconds by stage")

@@ -1,0 +1,176 @@
+"""Tracking sessions as clients see them: over HTTP and gRPC, through workers and a Redis that are killed."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
+from service.pb.efficientsam3.v1 import tracking_pb2 as pb
+from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
+from tests.redis_server import RedisServer
+from tests.serving import Serving
+
+FRAMES = 8
+CLICK = {"points": [{"x": 30, "y": 30}]}
+BOX = {"box": [10, 10, 50, 40]}
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(Path(tmp_path_factory.mktemp("redis"), "data"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def lasting(
+    artefact: Path, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    """The small student, whose sessions outlive its worker."""
+    log = tmp_path_factory.mktemp("lasting") / "log"
+    with Serving(artefact, log, precision="f32", redis_url=redis.url) as serving:
+        yield serving
+
+
+def picture(index: int) -> bytes:
+    """A bright square that moves to the right over a dark picture."""
+    pixels = np.full((60, 90, 3), 40, np.uint8)
+    pixels[15:45, 10 + 3 * index : 40 + 3 * index] = (220, 180, 90)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def add(serving: Serving, session: str, index: int, *prompts: Any, **fields: Any) -> httpx.Response:
+    """Frame `index` as multipart."""
+    body = {"frame": index, "prompts": list(prompts), **fields}
+    return serving.client.post(
+        f"/v1/sessions/{session}/frames",
+        files={"image": ("frame.png", picture(index), "image/png")},
+        data={"request": json.dumps(body)},
+    )
+
+
+def opened(serving: Serving, **fields: Any) -> str:
+    answer = serving.client.post("/v1/sessions", json=fields)
+    assert answer.status_code == 201, answer.text
+    session: str = answer.json()["session"]
+    return session
+
+
+def followed(serving: Serving, before: dict[int, Any] | None = None) -> list[Any]:
+    """The objects of every frame of a new session. Of `before`, what is there is done before that frame."""
+    session, found = opened(serving), []
+    for index in range(FRAMES):
+        (before or {}).get(index, lambda: None)()
+        answer = add(serving, session, index, *((CLICK, BOX) if not index else ()))
+        assert answer.status_code == 200, answer.text
+        found.append(answer.json()["objects"])
+    return found
+
+
+def test_the_verbs_of_a_session(small: Serving) -> None:
+    client = small.client
+    session = opened(small, variant=small.variant, ttl_s=100, frames_total=30)
+    first = add(small, session, 0, CLICK, BOX | {"object": 5}).json()
+    assert [each["object"] for each in first["objects"]] == [5, 6]
+    assert [each["prompt"] for each in first["objects"]] == [1, 0]
+    assert (first["frame"], first["revision"], first["image"]["width"]) == (0, 0, 90)
+    again = client.post(f"/v1/sessions/{session}/frames", json={"frame": 0, "revision": 1, "prompts": [BOX]})
+    assert [each["object"] for each in again.json()["objects"]] == [1]
+    stands = client.get(f"/v1/sessions/{session}").json()
+    assert (stands["next_frame"], stands["objects"], stands["variant"]) == (1, [1], small.variant)
+    fork = client.post(f"/v1/sessions/{session}/fork")
+    assert fork.status_code == 201 and fork.json()["next_frame"] == 1
+    assert add(small, fork.json()["session"], 1).status_code == 200
+    assert client.delete(f"/v1/sessions/{session}").status_code == 204
+    assert client.get(f"/v1/sessions/{session}").json()["type"] == "/problems/session_not_found"
+    assert client.get(f"/v1/sessions/{fork.json()['session']}").json()["next_frame"] == 2
+
+
+def test_a_session_is_opened_by_an_empty_body_and_masks_come_as_asked(small: Serving) -> None:
+    assert small.client.post("/v1/sessions").status_code == 201
+    session = opened(small, options={"mask_format": "polygon", "return_logits": True})
+    (found,) = add(small, session, 0, BOX).json()["objects"]
+    assert found["logits"]["format"] == "logits"
+    assert not found["visible"] or found["mask"]["format"] == "polygon"
+
+
+def test_what_is_wrong_is_named(small: Serving) -> None:
+    session = opened(small)
+    url = f"/v1/sessions/{session}/frames"
+    for body, status, says in (
+        ({"frame": 1, "image": {"id": "sha256:" + 64 * "0"}}, 409, "frame 0 comes next"),
+        ({"frame": 0}, 400, "image is missing"),
+        ({"frame": -1}, 400, "frame: "),
+        ({"frame": 0, "prompts": [{"object": 0}]}, 400, "prompts[0].object"),
+        ({"frame": 0, "prompts": [{"text": "dog"}]}, 400, "prompts[0].text: there is no such field"),
+    ):
+        answer = small.client.post(url, json=body)
+        assert answer.status_code == status and says in answer.json()["detail"], answer.text
+    for path in ("/v1/sessions/no-session", f"/v1/sessions/other.{32 * '0'}"):
+        assert small.client.get(path).status_code == 404
+    for body, says in (({"ttl_s": 10**8}, "ttl_s"), ({"variant": "none"}, "none"), ({"frames": 1}, "frames")):
+        answer = small.client.post("/v1/sessions", json=body)
+        assert answer.status_code in (400, 404) and says in answer.json()["detail"], answer.text
+
+
+def test_the_last_frames_are_the_same_after_the_worker_was_killed(lasting: Serving) -> None:
+    undisturbed = followed(lasting)
+
+    def kill() -> None:
+        lasting.workers()[0].kill()
+
+    assert followed(lasting, {2: kill, 5: kill}) == undisturbed
+
+
+def test_the_last_frames_are_the_same_after_redis_was_killed(lasting: Serving, redis: RedisServer) -> None:
+    undisturbed = followed(lasting)
+
+    def kill() -> None:
+        redis.kill()
+        redis.start()
+
+    assert followed(lasting, {3: kill, 6: kill}) == undisturbed
+
+
+def test_a_stream_goes_on_through_a_killed_worker_and_is_opened_again(lasting: Serving) -> None:
+    stub = TrackingStub(grpc.insecure_channel(f"127.0.0.1:{lasting.grpc_port}"))
+
+    def frame(index: int) -> pb.TrackRequest:
+        click = pb.TrackPrompt(points=[segmentation_pb.Point(x=30, y=30)])
+        image = segmentation_pb.Image(data=picture(index))
+        return pb.TrackRequest(frame=pb.Frame(frame=index, image=image, prompts=[] if index else [click]))
+
+    def watch(session: str, indices: range, killed: int = -1) -> list[pb.TrackResponse]:
+        def requests() -> Iterator[pb.TrackRequest]:
+            yield pb.TrackRequest(open=pb.OpenSessionRequest(session=session))
+            for index in indices:
+                if index == killed:
+                    lasting.workers()[0].kill()
+                yield frame(index)
+
+        return list(stub.Track(requests(), timeout=120))
+
+    def found(answers: list[pb.TrackResponse]) -> list[Any]:
+        assert not any(answer.HasField("error") for answer in answers), answers
+        return [(each.frame.frame, list(each.frame.objects)) for each in answers if each.HasField("frame")]
+
+    opening, *whole = watch("", range(FRAMES))
+    assert opening.opened.next_frame == 0
+    first = watch("", range(5), killed=3)
+    session = first[0].opened.session
+    # Two frames are sent again: what was lost on the way is answered the same way.
+    second = watch(session, range(3, FRAMES))
+    assert (second[0].opened.next_frame, second[0].opened.oldest_answer) == (5, 1)
+    assert found(first) + found(second)[2:] == found(whole)
+    assert found(second)[:2] == found(first)[3:]
