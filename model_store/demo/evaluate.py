@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from model_store.demo import drawings
+from model_store.demo.evaluate_clips import evaluate_clips
 from model_store.demo.scenes import Scene, Thing, World, scene
 from model_store.demo.served import Mask, Service, serving
 from model_store.demo.tasks import box_of
@@ -169,8 +170,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drawings", type=Path, required=True, help="folder of the rendered drawings")
-    parser.add_argument("--seed", type=int, default=0, help="of the first scene")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene, and of the first clip")
     parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--style", nargs="+", default=drawings.STYLES, help=", ".join(drawings.DIGESTS))
     parser.add_argument("--variant", default="demo")
     parser.add_argument("--store", type=Path, help="folder of artefacts")
@@ -180,7 +182,9 @@ def main() -> None:
     world = World.load(arguments.drawings, arguments.style)
     seeds = range(arguments.seed, arguments.seed + arguments.scenes)
     with serving(arguments.variant, arguments.store, arguments.precision) as url:
-        figures = evaluate(Service(url, arguments.variant), world, seeds)
+        service = Service(url, arguments.variant)
+        figures = evaluate(service, world, seeds)
+        figures |= evaluate_clips(service, world, range(arguments.seed, arguments.seed + arguments.clips))
     print("| measure | value |\n|---|---|")
     for name, value in figures.items():
         print(f"| {name} | {value:.3f} |")

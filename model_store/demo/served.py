@@ -28,14 +28,30 @@ class Service:
         self._client = httpx.Client(base_url=url, timeout=120)
         self._variant = variant
         self._image: dict[str, Any] = {}
+        # Where the frames of the session go that is open, and the next one's index.
+        self._frames, self._next = "", 0
+
+    def begin(self) -> None:
+        """Opens a tracking session."""
+        answer = _checked(self._client.post("/v1/sessions", json={"variant": self._variant, "ttl_s": 60}))
+        self._frames, self._next = f"/v1/sessions/{answer['session']}/frames", 0
+
+    def follow(self, pixels: NDArray[np.uint8], prompts: list[dict[str, Any]]) -> dict[int, Mask]:
+        """Sends the session's next frame, (H, W, 3) uint8 RGB; the masks of the objects that are seen."""
+        body = {"frame": self._next, "prompts": prompts}
+        answer = _checked(
+            self._client.post(
+                self._frames, files={"image": _file(pixels)}, data={"request": json.dumps(body)}
+            )
+        )
+        self._next += 1
+        return {each["object"]: _mask(each["mask"]) for each in answer["objects"] if each["visible"]}
 
     def show(self, pixels: NDArray[np.uint8]) -> None:
         """Sends the picture that what follows is about: (H, W, 3) uint8 RGB."""
-        file = BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
         answer = self._client.post(
             "/v1/images",
-            files={"image": file.getvalue()},
+            files={"image": _file(pixels)},
             data={"request": json.dumps({"variant": self._variant})},
         )
         self._image = {"id": _checked(answer)["image"]["id"]}
@@ -56,6 +72,12 @@ class Service:
             [(segment["score"], _mask(segment["mask"])) for segment in result["segments"]]
             for result in answer["results"]
         ]
+
+
+def _file(pixels: NDArray[np.uint8]) -> bytes:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def _checked(answer: httpx.Response) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from service.gateway.router import Router
 from service.gateway.schema import EncodeAnswer, PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
 from service.gateway.session_api import add_sessions
 from service.gateway.session_router import SessionRouter
+from service.gateway.session_stream import add_stream
 from service.gateway.translate import encode_answer, segment_answer, variant_answer
 from service.pb.efficientsam3.v1 import segmentation_pb2
 from service.sessions.redis_store import RedisStore
@@ -44,6 +45,7 @@ def make_app(
     _add_api(app, settings, router)
     _add_images(app, settings, router)
     add_sessions(app, settings, sessions)
+    add_stream(app, settings, sessions, telemetry)
     _add_operations(app, router, telemetry, store)
     problems.install(app)
     openapi.install(app)

@@ -146,7 +146,7 @@ async def _read(request: Request, deadline: float, max_bytes: int, form: _Form[_
 
 
 def _from_json(text: bytes, form: _Form[_T]) -> _T:
-    _check_size(text)
+    check_values(text)
     return form.from_json(text)
 
 
@@ -175,12 +175,12 @@ def _from_parts(image: bytes, text: bytes, form: _Form[_T]) -> _T:
     if len(text) > _MAX_REQUEST_PART:
         detail = f"The part 'request' has more bytes than the limit of {_MAX_REQUEST_PART:,}."
         raise ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
-    _check_size(text)
+    check_values(text)
     assert form.from_parts is not None, "asked for before"
     return form.from_parts(image, text)
 
 
-def _check_size(text: bytes) -> None:
+def check_values(text: bytes) -> None:
     """Raise ServiceError PAYLOAD_TOO_LARGE for JSON that would be far larger in memory than it is as text."""
     # One comma stands between any two values; those in strings are few. It costs next to nothing.
     if text.count(b",") > _MAX_VALUES:

@@ -45,7 +45,7 @@ class Outer:
     async def _answer(self, call: Call, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _Reply(call, send)
         try:
-            _check_origin(headers, self._settings.allowed_origins)
+            check_origin(headers, self._settings.allowed_origins)
             call.deadline += _deadline_ms(headers, self._settings) / 1000
             bounded = _bounded(headers, receive, self._settings.max_body_bytes)
             await self._app(scope, bounded, reply)
@@ -84,7 +84,7 @@ class _Reply:
         await self._send(message)
 
 
-def _check_origin(headers: Headers, allowed: Sequence[str]) -> None:
+def check_origin(headers: Headers, allowed: Sequence[str]) -> None:
     """Raise ServiceError FORBIDDEN for a page of another origin: a browser sends it without being asked.
 
     Only the page's own host is compared with ours: a proxy in front may speak another scheme than we do.

@@ -14,6 +14,18 @@ _DEFAULT_RETRY_S = 1.0
 _KIND_BY_STATUS = {404: Kind.NOT_FOUND, 405: Kind.METHOD_NOT_ALLOWED}
 
 
+def described(error: ServiceError, request_id: str) -> dict[str, str | int]:
+    """The error as JSON (RFC 9457)."""
+    row = error.row
+    return {
+        "type": f"/problems/{error.kind}",
+        "title": row.title,
+        "status": row.http_status,
+        "detail": error.detail,
+        "instance": request_id,
+    }
+
+
 def problem(error: ServiceError, request_id: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer that tells of `error`."""
     row = error.row
@@ -21,13 +33,7 @@ def problem(error: ServiceError, request_id: str, headers: dict[str, str] | None
     if row.retryable:
         wait_s = _DEFAULT_RETRY_S if error.retry_after_s is None else error.retry_after_s
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
-    content = {
-        "type": f"/problems/{error.kind}",
-        "title": row.title,
-        "status": row.http_status,
-        "detail": error.detail,
-        "instance": request_id,
-    }
+    content = described(error, request_id)
     return JSONResponse(content, row.http_status, headers=headers, media_type=MEDIA_TYPE)
 
 

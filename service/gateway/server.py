@@ -77,6 +77,8 @@ class Gateway:
             access_log=False,
             lifespan="off",
             server_header=False,
+            ws="websockets-sansio",
+            ws_max_size=settings.max_body_bytes,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         )
         self._http = _HttpServer(config)

@@ -11,6 +11,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from websockets import ConnectionClosed, InvalidStatus, Origin
+from websockets.sync.client import connect
 
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
@@ -174,3 +176,35 @@ def test_a_stream_goes_on_through_a_killed_worker_and_is_opened_again(lasting: S
     assert (second[0].opened.next_frame, second[0].opened.oldest_answer) == (5, 1)
     assert found(first) + found(second)[2:] == found(whole)
     assert found(second)[:2] == found(first)[3:]
+
+
+def test_frames_go_through_a_websocket(small: Serving) -> None:
+    expected = followed(small)
+    session, found = opened(small), []
+    address = f"{small.url.replace('http', 'ws')}/v1/sessions/{session}/stream"
+    with connect(address) as socket:
+        # All are sent before the first answer is read.
+        for index in range(FRAMES):
+            socket.send(json.dumps({"frame": index, "prompts": [] if index else [CLICK, BOX]}))
+            socket.send(picture(index))
+        for index in range(FRAMES):
+            answer = json.loads(socket.recv(timeout=60))
+            assert answer["frame"] == index
+            found.append(answer["objects"])
+        assert found == expected
+        last = FRAMES - 1
+        for asked, kind in (
+            ({"frame": last + 2, "image": {"base64": "AAAA"}}, "frame_gap"),
+            ({"frame": last + 1, "colour": 1, "known_image": True}, "invalid_argument"),
+        ):
+            socket.send(json.dumps(asked))
+            refused = json.loads(socket.recv(timeout=60))
+            assert refused["type"] == f"/problems/{kind}", refused
+        socket.send(json.dumps({"frame": last, "revision": 1, "known_image": True}))
+        assert json.loads(socket.recv(timeout=60))["revision"] == 1
+        socket.send(b"an image that nothing announced")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=60)
+        assert closed.value.rcvd is not None and "take turns" in closed.value.rcvd.reason
+    with pytest.raises(InvalidStatus), connect(address, origin=Origin("https://elsewhere.example")):
+        pass
