@@ -8,7 +8,7 @@ import pytest
 
 from model_store import artifact as artifacts
 from model_store.networks.student import Student
-from service.config import EngineName, WorkerSettings
+from service.config import EngineName, Precision, WorkerSettings
 from service.worker.engines import Engine, open_engine
 from service.worker.run import Run
 from service.worker.scenes import Scene, Seen
@@ -96,7 +96,8 @@ def test_a_given_mask_is_the_answer_and_an_empty_one_says_that_nothing_is_there(
 
 def test_no_objects_cost_nothing(follower: Follower) -> None:
     class Unused:
-        name, precisions = "unused", {}
+        name = "unused"
+        precisions: Mapping[str, Precision] = {}
 
         def run(self, graph: str, inputs: object) -> dict[str, np.ndarray]:
             raise AssertionError(graph)
