@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service import cli_segment, cli_variants
+from service import cli_segment, cli_track, cli_variants
 from service.cli_common import CommandError, expected, need, settings_of
 
 app = typer.Typer(
@@ -34,7 +34,10 @@ Threads = Annotated[
 
 @app.command()
 def serve(
-    variants: Annotated[list[str], typer.Argument(help="Variants to serve; the first is the default.")],
+    variants: Annotated[
+        list[str] | None,
+        typer.Argument(help="Variants to serve; the first is the default.", show_default="demo"),
+    ] = None,
     workers_per_variant: Annotated[int, typer.Option(min=1, max=64, help="Worker processes each.")] = 1,
     host: Host = None,
     http_port: HttpPort = None,
@@ -45,6 +48,7 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Serve variants on this machine: a gateway, and worker processes beside it."""
+    from model_store import registry
     from service import supervisor
     from service.config import ServeSettings
     from service.gateway.facts import describe
@@ -61,7 +65,7 @@ def serve(
         threads=threads,
     )
     configure_logging()
-    chosen = list(dict.fromkeys(variants))
+    chosen = list(dict.fromkeys(variants or [registry.EMBEDDED]))
     for variant in chosen:
         if cli_variants.manifest_of(settings.store, variant).synthetic:
             _say(f"{variant} has SYNTHETIC weights: true cost, but it finds nothing meaningful.")
@@ -112,6 +116,7 @@ def worker(
 
 
 app.command()(cli_segment.segment)
+app.command()(cli_track.track)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -1,7 +1,5 @@
 """A typed client of the HTTP API."""
 
-import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,9 +7,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
-from service.errors import Kind, ServiceError
+from service.client_http import Http, parts
+from service.client_sessions import Session
 
 # What `POST /v1/segment` takes as a prompt, e.g. {"text": "truck"}.
 Prompt = Mapping[str, Any]
@@ -73,10 +70,8 @@ class Client:
 
     def __init__(self, base_url: str = "http://127.0.0.1:8080", *, timeout_s: float = 60.0) -> None:
         """`timeout_s` bounds one request, and is told to the server."""
-        self._base_url = base_url.rstrip("/")
+        self._http = Http(base_url, timeout_s)
         self._timeout_s = timeout_s
-        # The server answers at its deadline at the latest; a little later we stop waiting for it.
-        self._http = httpx.Client(timeout=timeout_s + 5.0)
 
     def __enter__(self) -> "Client":
         return self
@@ -120,64 +115,52 @@ class Client:
             "options": {name: value for name, value in options.items() if value is not None},
         }
         if isinstance(image, str):
-            return _answer(self._send("POST", "/v1/segment", json={**request, "image": {"id": image}}))
-        return _answer(self._send("POST", "/v1/segment", files=_parts(image, request)))
+            return _answer(self._http.send("POST", "/v1/segment", json={**request, "image": {"id": image}}))
+        return _answer(self._http.send("POST", "/v1/segment", files=parts(image, request)))
 
     def encode_image(self, image: bytes, *, variant: str = "") -> KeptImage:
         """Have the server encode and keep `image`, an encoded file's bytes.
 
         `variant` empty: the server's default. Later requests should go to the same variant.
         """
-        body = self._send("POST", "/v1/images", files=_parts(image, {"variant": variant}))
+        body = self._http.send("POST", "/v1/images", files=parts(image, {"variant": variant}))
         kept = body["image"]
         until = datetime.fromisoformat(body["kept_until"])
         return KeptImage(kept["id"], kept["width"], kept["height"], body["variant"], until)
 
     def delete_image(self, id: str) -> None:
         """Have the server forget a kept image. Raises IMAGE_NOT_FOUND if it does not keep it."""
-        self._send("DELETE", f"/v1/images/{quote(id, safe='')}")
+        self._http.send("DELETE", f"/v1/images/{quote(id, safe='')}")
+
+    def open_session(
+        self,
+        *,
+        variant: str = "",
+        ttl_s: int | None = None,
+        frames_total: int | None = None,
+        mask_format: str = "rle",
+    ) -> Session:
+        """Open a tracking session.
+
+        `variant` empty: the server's default. `ttl_s`: seconds that it is kept after its last use.
+        `frames_total`: of the video, where it is known.
+        """
+        given = {"ttl_s": ttl_s, "frames_total": frames_total}
+        request = {
+            "variant": variant,
+            "options": {"mask_format": mask_format},
+            **{name: value for name, value in given.items() if value is not None},
+        }
+        return Session(self._http, self._http.send("POST", "/v1/sessions", json=request), self._timeout_s)
+
+    def session(self, id: str) -> Session:
+        """A session that was opened before, to go on with."""
+        state = self._http.send("GET", f"/v1/sessions/{quote(id, safe='')}")
+        return Session(self._http, state, self._timeout_s)
 
     def variants(self) -> list[Mapping[str, Any]]:
         """The server's variants, as `GET /v1/variants` describes them."""
-        return list(self._send("GET", "/v1/variants")["variants"])
-
-    def _send(self, method: str, path: str, **content: Any) -> dict[str, Any]:
-        headers = {
-            "X-Request-Id": uuid.uuid4().hex,
-            "X-Deadline-Ms": str(max(1, round(self._timeout_s * 1000))),
-        }
-        try:
-            response = self._http.request(method, self._base_url + path, headers=headers, **content)
-        except httpx.TimeoutException as error:
-            detail = f"{self._base_url} did not answer within {self._timeout_s:g} s."
-            raise ServiceError(Kind.DEADLINE_EXCEEDED, detail) from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            detail = f"No server answers at {self._base_url}: {error}"
-            raise ServiceError(Kind.UNAVAILABLE, detail) from error
-        try:
-            body = {} if response.status_code == httpx.codes.NO_CONTENT else response.json()
-        except ValueError:
-            body = None
-        if response.is_success and isinstance(body, dict):
-            return body
-        raise _error(response, body)
-
-
-def _parts(image: bytes, request: Mapping[str, Any]) -> dict[str, tuple[str | None, bytes, str]]:
-    return {
-        "image": ("image", image, "application/octet-stream"),
-        "request": (None, json.dumps(request).encode(), "application/json"),
-    }
-
-
-def _error(response: httpx.Response, body: Any) -> ServiceError:
-    kind = str(body.get("type", "")).removeprefix("/problems/") if isinstance(body, dict) else ""
-    if kind not in set(Kind):
-        detail = f"{response.url} answered {response.status_code}, and not as this service does."
-        return ServiceError(Kind.INTERNAL, detail)
-    after = response.headers.get("retry-after", "")
-    retry_after_s = float(after) if after.isdigit() else None
-    return ServiceError(Kind(kind), str(body.get("detail", "")), retry_after_s=retry_after_s)
+        return list(self._http.send("GET", "/v1/variants")["variants"])
 
 
 def _answer(body: dict[str, Any]) -> Answer:

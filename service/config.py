@@ -116,6 +116,8 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """How long a tracking session is kept after its last use, unless it asks for another time."""
     max_session_objects: Annotated[int, Field(ge=1, le=1024)] = 64
     """Objects that one session may follow."""
+    max_session_texts: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Texts whose instances one session may follow."""
     hot_session_bytes: NonNegativeInt = 1024 * MIB
     """Bytes of session memories that stay on the worker between frames; the least used are loaded again from
     Redis. Without Redis all stay."""

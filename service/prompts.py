@@ -62,6 +62,9 @@ def check_open(request: tracking_pb.OpenSessionRequest, limits: Limits) -> None:
     if request.HasField("frames_total") and not request.frames_total:
         raise _invalid("frames_total is 0: leave it out where it is not known.")
     _check_mask_format(request.options.mask_format)
+    for name in ("score_threshold", "new_object_threshold"):
+        if request.options.HasField(name):
+            _check_threshold(f"options.{name}", getattr(request.options, name))
 
 
 def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:
@@ -153,13 +156,18 @@ def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:
 
 def _check_track_prompt(path: str, prompt: tracking_pb.TrackPrompt, limits: Limits) -> None:
     shows = bool(prompt.points) or prompt.HasField("box") or prompt.HasField("mask")
+    named = bool(prompt.text)
     if prompt.HasField("remove"):
-        if shows or prompt.HasField("object"):
-            raise _invalid(f"{path} removes and shows an object: send them as two prompts.")
+        if shows or named or prompt.HasField("object"):
+            raise _invalid(f"{path} removes something and shows another: send them as two prompts.")
         if prompt.remove.WhichOneof("what") is None:
-            raise _invalid(f"{path}.remove is empty: give the object that is to be removed.")
+            raise _invalid(f"{path}.remove is empty: give the object or the text that is to be removed.")
+    elif named:
+        if shows or prompt.HasField("object"):
+            raise _invalid(f"{path} mixes a text with an object: send them as two prompts.")
+        _check_text(f"{path}.text", prompt.text, limits)
     elif not shows:
-        raise _invalid(f"{path} is empty: give points, a box and/or a mask, or what to remove.")
+        raise _invalid(f"{path} is empty: give a text; or points, a box and/or a mask; or what to remove.")
     if prompt.HasField("object") and not 1 <= prompt.object <= MAX_OBJECT_ID:
         raise _invalid(f"{path}.object is {prompt.object}; 1..{MAX_OBJECT_ID} is allowed.")
     _check_object(path, prompt, limits)

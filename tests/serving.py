@@ -30,9 +30,13 @@ def free_ports(count: int) -> list[int]:
 
 
 class Serving:
-    """A running `efficientsam3 serve`: its HTTP and gRPC addresses, its processes, its log."""
+    """A running `efficientsam3 serve`: its HTTP and gRPC addresses, its processes, its log.
 
-    def __init__(self, artefact: Path, log: Path, **settings: object) -> None:
+    Args:
+        named: False: the command names no variant, so it serves the embedded one.
+    """
+
+    def __init__(self, artefact: Path, log: Path, *, named: bool = True, **settings: object) -> None:
         self.http_port, self.grpc_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.log = log
@@ -43,7 +47,7 @@ class Serving:
             "EFFICIENTSAM3_GRPC_PORT": str(self.grpc_port),
             **{f"EFFICIENTSAM3_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        command = [sys.executable, "-m", "service.cli", "serve", artefact.name]
+        command = [sys.executable, "-m", "service.cli", "serve", *([artefact.name] if named else [])]
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         self.variant = artefact.name

@@ -49,7 +49,7 @@ def picture(tmp_path: Path) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     done = _run("--help")
     assert done.returncode == 0
-    for command in ("serve", "gateway", "worker", "segment", "variants"):
+    for command in ("serve", "gateway", "worker", "segment", "track", "variants"):
         assert command in done.stdout
     code = "import sys, service.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -57,7 +57,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
 
 
 def test_wrong_usage_exits_with_2() -> None:
-    _fails(2, "Missing argument", "serve")
+    _fails(2, "Missing argument", "worker")
     _fails(2, "No such command", "train")
     _fails(2, "Missing argument", "segment")
     _fails(2, "setting http_port", "gateway", "--http-port", "99999")

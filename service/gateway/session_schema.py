@@ -1,9 +1,9 @@
 """The JSON of tracking sessions, in and out. Field names are those of the proto."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from service.gateway.schema import (
     BoxArray,
@@ -28,6 +28,15 @@ class TrackOptionsIn(In):
 
     mask_format: MaskFormatName = "rle"
     return_logits: bool = Field(default=False, description="Add every object's low-resolution logits")
+    score_threshold: Score | None = Field(
+        default=None, description="Of what texts find; default: the variant's"
+    )
+    new_object_threshold: Score | None = Field(
+        default=None, description="Of what begins a new object later; default: 0.2 above score_threshold"
+    )
+    detect_every: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=1, description="Texts are looked for on every so many frames"
+    )
 
 
 class OpenIn(In):
@@ -46,12 +55,20 @@ class OpenIn(In):
 class RemovalIn(In):
     """What is followed no more."""
 
-    object: ObjectId
+    object: ObjectId | None = None
+    text: str | None = Field(default=None, description="A text, with all its objects")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.object is None) == (self.text is None):
+            raise ValueError("needs an object or a text, and not both")
+        return self
 
 
 class TrackPromptIn(In):
-    """Begins an object, says where it is on this frame, or ends following it."""
+    """A text, all of whose instances are followed; or one object; or what is followed no more."""
 
+    text: str | None = Field(default=None, description="A noun phrase. Alone")
     object: ObjectId | None = Field(
         default=None, description="An unknown id begins an object; without one the server gives a new id"
     )
@@ -85,6 +102,7 @@ class SessionOut(BaseModel):
     session: str
     variant: str
     next_frame: int
+    revision: int = Field(description="Of the last frame: how often it was corrected")
     oldest_answer: int = Field(description="Frames from here on are answered again when they are sent again")
     expires_at: datetime = Field(description="UTC. Every frame moves it")
     objects: list[int] = Field(description="Ids of the objects that are followed")

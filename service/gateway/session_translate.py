@@ -6,6 +6,7 @@ from service.gateway.session_schema import (
     FrameFields,
     FrameOut,
     OpenIn,
+    RemovalIn,
     SessionOut,
     TrackedOut,
     TrackPromptIn,
@@ -30,7 +31,11 @@ def open_request(body: OpenIn) -> pb.OpenSessionRequest:
         ttl_s=body.ttl_s or 0,
         frames_total=body.frames_total,
         options=pb.TrackOptions(
-            mask_format=MASK_FORMATS[body.options.mask_format], return_logits=body.options.return_logits
+            mask_format=MASK_FORMATS[body.options.mask_format],
+            return_logits=body.options.return_logits,
+            score_threshold=body.options.score_threshold,
+            new_object_threshold=body.options.new_object_threshold,
+            detect_every=body.options.detect_every,
         ),
     )
 
@@ -47,6 +52,7 @@ def session_answer(session: pb.Session) -> SessionOut:
         session=session.session,
         variant=session.variant,
         next_frame=session.next_frame,
+        revision=session.revision,
         oldest_answer=session.oldest_answer,
         expires_at=datetime.fromisoformat(session.expires_at),
         objects=list(session.objects),
@@ -71,8 +77,16 @@ def _prompt(prompt: TrackPromptIn) -> pb.TrackPrompt:
         points=points_of(prompt.points),
         box=box_of(prompt.box),
         mask=mask_of(prompt.mask) if prompt.mask else None,
-        remove=pb.Removal(object=prompt.remove.object) if prompt.remove else None,
+        remove=_removal(prompt.remove) if prompt.remove else None,
+        text=prompt.text or "",
     )
+
+
+def _removal(removal: RemovalIn) -> pb.Removal:
+    if removal.text is not None:
+        return pb.Removal(text=removal.text)
+    assert removal.object is not None, "its model allows no third"
+    return pb.Removal(object=removal.object)
 
 
 def _tracked(each: pb.TrackedObject) -> TrackedOut:

@@ -105,6 +105,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
     async def _add(self, owner: str, id: str, frame: pb.Frame, left_s: float | None) -> pb.FrameAnswer:
         ticket = Ticket(left_s)
         check_frame(frame, self._settings)
+        self._tracker.check(frame)
         if frame.HasField("image"):
             check_source(frame.image)
 
@@ -146,4 +147,5 @@ def described(session: Session, variant: str) -> pb.Session:
         expires_at=session.expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
         objects=[track.id for track in session.state.tracks],
         memory_bytes=session.state.nbytes,
+        revision=session.cursor.revision,
     )

@@ -1,8 +1,11 @@
 """Tracking sessions as clients see them: over HTTP and gRPC, through workers and a Redis that are killed."""
 
+import base64
 import io
 import json
+import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,13 @@ from PIL import Image
 from websockets import ConnectionClosed, InvalidStatus, Origin
 from websockets.sync.client import connect
 
+from service.client import Client
+from service.errors import ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
+from service.video import Video, Writer
+from tests.command import run_command
 from tests.redis_server import RedisServer
 from tests.serving import Serving
 
@@ -110,12 +117,18 @@ def test_a_session_is_opened_by_an_empty_body_and_masks_come_as_asked(small: Ser
 def test_what_is_wrong_is_named(small: Serving) -> None:
     session = opened(small)
     url = f"/v1/sessions/{session}/frames"
+    sent = {"base64": base64.b64encode(picture(0)).decode()}
     for body, status, says in (
         ({"frame": 1, "image": {"id": "sha256:" + 64 * "0"}}, 409, "frame 0 comes next"),
         ({"frame": 0}, 400, "image is missing"),
         ({"frame": -1}, 400, "frame: "),
         ({"frame": 0, "prompts": [{"object": 0}]}, 400, "prompts[0].object"),
-        ({"frame": 0, "prompts": [{"text": "dog"}]}, 400, "prompts[0].text: there is no such field"),
+        (
+            {"frame": 0, "image": sent, "prompts": [{"text": "dog", "object": 1}]},
+            400,
+            "prompts[0] mixes a text",
+        ),
+        ({"frame": 0, "prompts": [{"remove": {}}]}, 400, "needs an object or a text"),
     ):
         answer = small.client.post(url, json=body)
         assert answer.status_code == status and says in answer.json()["detail"], answer.text
@@ -143,6 +156,65 @@ def test_the_last_frames_are_the_same_after_redis_was_killed(lasting: Serving, r
         redis.start()
 
     assert followed(lasting, {3: kill, 6: kill}) == undisturbed
+
+
+def test_the_client_goes_on_by_itself(lasting: Serving, redis: RedisServer) -> None:
+    undisturbed = followed(lasting)
+    with Client(lasting.url) as client:
+        session, found = client.open_session(ttl_s=100), []
+        for index in range(FRAMES):
+            if index == 2:
+                lasting.workers()[0].kill()
+            if index == 4:
+                redis.kill()
+                threading.Timer(1.0, redis.start).start()
+            if index == 6:
+                session = client.session(session.id)
+            frame = session.add(picture(index), [] if index else [CLICK, BOX])
+            assert frame.index == index and session.next_frame == index + 1
+            found.append(frame.raw["objects"])
+        assert found == undisturbed
+        fork = session.fork()
+        corrected = session.correct([{"remove": {"object": 1}}], picture(FRAMES - 1))
+        assert (corrected.revision, [each.id for each in corrected.objects]) == (1, [2])
+        assert client.session(session.id).correct([], picture(FRAMES - 1)).revision == 2
+        assert [each.id for each in fork.add(picture(FRAMES)).objects] == [1, 2]
+        session.delete()
+        with pytest.raises(ServiceError, match="no session"):
+            session.state()
+
+
+def test_the_command_draws_what_it_followed(small: Serving, tmp_path: Path) -> None:
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out.mp4"
+    with Writer(clip, Fraction(10), (90, 60)) as writer:
+        for index in range(5):
+            writer.add(Image.open(io.BytesIO(picture(index))))
+    command = ["track", str(clip), "--server", small.url, "--box", "10,10,50,40", "--box", "20,5,60,50"]
+    done = run_command(*command, "--json", "--out", str(out))
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == [0, 1, 2, 3, 4]
+    assert all([each["object"] for each in line["objects"]] == [1, 2] for line in lines)
+    with Video(out) as drawn:
+        assert [frame.size for frame in drawn] == [(90, 60)] * 5
+        assert drawn.rate == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["clip.mp4"], "nothing is followed"),
+        (["clip.mp4", "--box", "1,1,2,2"], "nowhere to put the answer"),
+        (["none.mp4", "--box", "1,1,2,2", "--json"], "none.mp4"),
+        (["text.mp4", "--box", "1,1,2,2", "--json"], "cannot be read as a video"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    small: Serving, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    video, *options = arguments
+    done = run_command("track", str(tmp_path / video), *options, "--server", small.url, fails=True)
+    assert says in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_stream_goes_on_through_a_killed_worker_and_is_opened_again(lasting: Serving) -> None:

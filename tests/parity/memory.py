@@ -66,7 +66,9 @@ class Clip:
         for frame in range(frames):
             run = Run(self.engine, lambda: None)
             seen = self._see(run, frame)
-            found = self.follower.follow(run, seen, frame, self._span, tracks, {} if frame else prompts)
+            shown = {} if frame else prompts
+            chosen = self.follower.look(run, seen, frame, self._span, tracks, shown)
+            found = self.follower.keep(run, seen, frame, tracks, chosen, shown)
             tracks = [each.track for each in found]
             yield found
 

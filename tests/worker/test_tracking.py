@@ -222,6 +222,48 @@ def test_a_session_goes_on_elsewhere_to_the_bit(
     run(scenario())
 
 
+def test_the_instances_of_a_text_are_followed(start: Start, redis_server: RedisServer) -> None:
+    text = pb.TrackPrompt(text="square")
+    every = pb.TrackOptions(score_threshold=0.0, new_object_threshold=0.0)
+
+    async def watch(id: str, ask: Callable[[int], Tracking]) -> list[pb.FrameAnswer]:
+        answers = []
+        for index in range(6):
+            image = segmentation_pb.Image(data=picture(index))
+            prompts = () if index else (CLICK, text)
+            answers.append(await ask(index).add(id, pb.Frame(frame=index, image=image, prompts=prompts)))
+        return answers
+
+    async def scenario() -> None:
+        async with (
+            start("a", redis_url=redis_server.url) as one,
+            start("b", redis_url=redis_server.url) as two,
+        ):
+            id = (await one.open(options=every)).session
+            answers = await watch(id, lambda index: one)
+            first, *others = answers[0].objects
+            assert (first.object, first.label, first.prompt) == (1, "", 0)
+            assert others and all((each.label, each.prompt) == ("square", 1) for each in others)
+            ids = [each.object for each in answers[0].objects]
+            for answer in answers[1:]:
+                now = [each.object for each in answer.objects]
+                # Who was there is there still, under the same id; who is new has a new one.
+                assert now[: len(ids)] == ids and now == sorted(now)
+                assert not any(each.HasField("prompt") for each in answer.objects)
+                ids = now
+            moved = await watch((await one.open(options=every)).session, lambda index: (one, two)[index % 2])
+            assert [_result(each) for each in moved] == [_result(each) for each in answers]
+            error = await refused(two.add(id, shot(6, text)))
+            assert "followed already" in error.detail
+            gone = pb.TrackPrompt(remove=pb.Removal(text="square"))
+            left = await two.add(id, shot(6, gone))
+            assert [each.object for each in left.objects] == [1]
+            again = await two.add(id, shot(7, text))
+            assert all(each.object > max(ids) for each in again.objects[1:])
+
+    run(scenario())
+
+
 def test_a_fork_goes_on_by_itself(start: Start, kept: dict[str, Any]) -> None:
     async def scenario() -> None:
         async with start(**kept) as tracking:
@@ -269,6 +311,12 @@ def test_bad_frames_are_refused_and_the_session_stays_usable(start: Start) -> No
                 (shot(3, outside), Kind.INVALID_ARGUMENT, "90 x 60 pixels"),
                 (shot(3, CLICK), Kind.INVALID_ARGUMENT, "4 objects of the session; the limit is 3"),
                 (shot(3, pb.TrackPrompt()), Kind.INVALID_ARGUMENT, "prompts[0] is empty"),
+                (shot(3, pb.TrackPrompt(text=" ")), Kind.INVALID_ARGUMENT, "prompts[0].text is blank"),
+                (
+                    shot(3, pb.TrackPrompt(remove=pb.Removal(text="cat"))),
+                    Kind.INVALID_ARGUMENT,
+                    "prompts[0].remove.text 'cat'",
+                ),
                 (larger, Kind.INVALID_ARGUMENT, "the session's frames have 90 x 60"),
                 (broken, Kind.UNSUPPORTED_IMAGE, "image"),
                 (pb.Frame(frame=3), Kind.INVALID_ARGUMENT, "image is missing"),

@@ -16,6 +16,8 @@ Masks = NDArray[np.bool_]
 class Rules:
     """When two masks are of one object. IoUs of masks at the size of the logits."""
 
+    # Detections count from this score on.
+    detect_score: float = 0.5
     # A detection that overlaps a better one this much is the same.
     duplicate_iou: float = 0.1
     # A detection that overlaps no track this much is a new object, if its score is high enough.

@@ -51,6 +51,8 @@ class Track:
     # Frames with a prompt for it, and others, the oldest first.
     prompted: tuple[Kept, ...] = ()
     followed: tuple[Kept, ...] = ()
+    # The last frame on which it was not seen, plus 1; 0: it always was.
+    hidden: int = 0
 
     @property
     def nbytes(self) -> int:

@@ -3,7 +3,7 @@
 A pure function of these: it knows no session, no store and no transport.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +85,17 @@ class Found:
         return self.object_score > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Of an object's masks the one that counts, as `Found` has it, and the pointer that goes with it."""
+
+    logits: Logits
+    iou: float
+    object_score: float
+    # (D,).
+    pointer: NDArray[np.float32]
+
+
 class Follower:
     """The graphs of a video memory. All objects of a frame are one batch."""
 
@@ -99,6 +110,7 @@ class Follower:
     ) -> None:
         """All but `rounded` is what a manifest has under these names."""
         self._memory, self.side, self._image_size = memory, mask_size, image_size
+        self.memory_side = memory.mask_size
         # SAM3's tracker takes the best proposal for an unclear prompt and while it follows. Stage 2's takes
         # the first mask if it is stable, and the first pointer always.
         self._proposes = memory.kind == "dense"
@@ -114,7 +126,7 @@ class Follower:
         logits = _CERTAIN * (2 * coverage(shown, self.side, self.side) - 1)
         return Given(coverage(mask, side, side), logits)
 
-    def follow(
+    def look(
         self,
         run: Run,
         seen: Seen,
@@ -122,8 +134,8 @@ class Follower:
         span: int,
         tracks: Sequence[Track],
         prompts: Mapping[int, Prompted],
-    ) -> list[Found]:
-        """Every track's object on this frame, in their order, each with its track as the next frame needs it.
+    ) -> list[Chosen]:
+        """Every track's object on this frame, in their order. Nothing is kept yet.
 
         Args:
             seen: the frame, with `interactive_features`.
@@ -134,15 +146,34 @@ class Follower:
             return []
         given = [prompts.get(track.id) for track in tracks]
         decoded = self._decode(run, seen, past_of(tracks, frame, span, self._memory), given)
-        chosen = [self._choose(decoded, row, prompt) for row, prompt in enumerate(given)]
+        return [self._choose(decoded, row, prompt) for row, prompt in enumerate(given)]
+
+    def keep(
+        self,
+        run: Run,
+        seen: Seen,
+        frame: int,
+        tracks: Sequence[Track],
+        chosen: Sequence[Chosen],
+        prompted: Collection[int],
+    ) -> list[Found]:
+        """What `look` found, each with its track as the next frame needs it.
+
+        Args:
+            prompted: ids of the tracks that were shown on this frame.
+        """
+        if not tracks:
+            return []
         logits = np.stack([each.logits for each in chosen])
         scores = np.array([[each.object_score] for each in chosen], np.float32)
-        prompted = np.array([prompt is not None for prompt in given])
-        kept = self._encode(run, seen, logits, scores, prompted)
-        return [
-            self._found(track, frame, each, memory, bool(is_prompted))
-            for track, each, memory, is_prompted in zip(tracks, chosen, kept, prompted, strict=True)
-        ]
+        shown = np.array([track.id in prompted for track in tracks])
+        memories = self._encode(run, seen, logits, scores, shown)
+        found = []
+        for track, each, memory, is_shown in zip(tracks, chosen, memories, shown, strict=True):
+            kept = Kept(frame, self._rounded(memory), self._rounded(each.pointer))
+            after = track.remember(kept, bool(is_shown), self._memory)
+            found.append(Found(after, each.logits, each.iou, each.object_score))
+        return found
 
     def _decode(self, run: Run, seen: Seen, past: Arrays, given: Sequence[Prompted | None]) -> Arrays:
         count, features = len(given), seen.features
@@ -187,11 +218,11 @@ class Follower:
         logits: Logits = np.einsum("hiwj,ij->hw", blocks, self._kernel) + self._bias
         return logits
 
-    def _choose(self, decoded: Arrays, row: int, prompt: Prompted | None) -> "_Chosen":
+    def _choose(self, decoded: Arrays, row: int, prompt: Prompted | None) -> Chosen:
         pointers = decoded["pointers"][row]
         if prompt is not None and (given := prompt.given) is not None:
             score = _GIVEN_SCORE if given.visible else -_GIVEN_SCORE
-            return _Chosen(given.logits, 1.0, score, pointers[0] if given.visible else self._no_pointer)
+            return Chosen(given.logits, 1.0, score, pointers[0] if given.visible else self._no_pointer)
         logits, iou = decoded["mask_logits"][row], decoded["iou"][row]
         score = float(decoded["object_score"][row, 0])
         best = 1 + int(iou[1:].argmax())
@@ -200,8 +231,8 @@ class Follower:
         mask = best if proposed or not is_stable(logits[0]) else 0
         if score <= 0:
             nowhere = np.full_like(logits[0], _NOWHERE)
-            return _Chosen(nowhere, float(iou[mask]), score, self._no_pointer)
-        return _Chosen(logits[mask], float(iou[mask]), score, pointers[mask if proposed else 0])
+            return Chosen(nowhere, float(iou[mask]), score, self._no_pointer)
+        return Chosen(logits[mask], float(iou[mask]), score, pointers[mask if proposed else 0])
 
     def _encode(
         self, run: Run, seen: Seen, logits: Logits, scores: Logits, prompted: NDArray[np.bool_]
@@ -231,19 +262,3 @@ class Follower:
         share = np.where(prompted[:, None, None], shown > 0, chance)
         levels = (_SPREAD * share + _LOWEST).astype(np.float32)
         return np.stack([grow(each, self._memory.mask_size) for each in levels])
-
-    def _found(self, track: Track, frame: int, chosen: "_Chosen", memory: Logits, prompted: bool) -> Found:
-        kept = Kept(frame, self._rounded(memory), self._rounded(chosen.pointer))
-        return Found(
-            track.remember(kept, prompted, self._memory), chosen.logits, chosen.iou, chosen.object_score
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """Of an object's masks the one that counts."""
-
-    logits: Logits
-    iou: float
-    object_score: float
-    pointer: NDArray[np.float32]

@@ -5,14 +5,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.worker import mask_prompt
 from service.worker.objects import points_of
 from service.worker.run import Run
 from service.worker.scenes import Seen
+from service.worker.tracker.associate import Rules
 from service.worker.tracker.bank import Track, span_of
 from service.worker.tracker.follow import Follower, Found, Prompted
+from service.worker.tracker.instances import Instances, Row, settled
 from service.worker.tracker.state import State
 
 Prompts = Sequence[pb.TrackPrompt]
@@ -29,50 +32,113 @@ class Step:
     prompts: Mapping[int, int]
 
 
-def step(
-    run: Run, follower: Follower, seen: Seen, frame: int, state: State, prompts: Prompts, max_objects: int
-) -> Step:
-    """Answer one frame.
+class Frames:
+    """Answers one frame after another. What it knows of a session is the state it is given."""
 
-    Raises ServiceError `invalid_argument` for what a prompt says, and for more than `max_objects` objects.
-    """
-    size = seen.scene.width, seen.scene.height
-    if state.size not in ((0, 0), size):
-        detail = f"image has {_pixels(size)} pixels; the session's frames have {_pixels(state.size)}."
+    def __init__(self, follower: Follower, instances: Instances, limits: WorkerSettings) -> None:
+        self._follower, self._instances, self._limits = follower, instances, limits
+
+    def step(self, run: Run, seen: Seen, frame: int, state: State, prompts: Prompts, rules: Rules) -> Step:
+        """Answer one frame.
+
+        Raises ServiceError `invalid_argument` for what a prompt says, and for more objects or texts than a
+        session may have. Instances of texts beyond that are not begun.
+        """
+        size = seen.scene.width, seen.scene.height
+        if state.size not in ((0, 0), size):
+            detail = f"image has {_pixels(size)} pixels; the session's frames have {_pixels(state.size)}."
+            raise ServiceError(Kind.INVALID_ARGUMENT, detail)
+        state, texts = _texts(_without(replace(state, size=size), prompts), prompts)
+        _bound("texts", len(state.concepts), self._limits.max_session_texts)
+        ids, next_object = _ids(state, prompts)
+        rows = self._look(run, seen, frame, state, prompts, ids)
+        if state.concepts and (texts or frame % max(1, state.options.detect_every) == 0):
+            span = span_of(state.frames_total)
+            rows = self._instances.meet(run, seen, frame, span, rows, state.concepts, rules)
+            rows, next_object = _named(rows[: self._limits.max_session_objects], next_object)
+        rows = settled(rows, frame, rules)
+        tracks, chosen = [row.track for row in rows], [row.chosen for row in rows]
+        shown = {row.track.id for row in rows if row.prompted}
+        found = self._follower.keep(run, seen, frame, tracks, chosen, shown)
+        state = replace(state, next_object=next_object, tracks=tuple(each.track for each in found))
+        known = dict(ids) | {track.id: texts[track.label] for track in tracks if track.label in texts}
+        return Step(state, found, known)
+
+    def _look(
+        self, run: Run, seen: Seen, frame: int, state: State, prompts: Prompts, ids: Mapping[int, int]
+    ) -> list[Row]:
+        known = {track.id: track for track in state.tracks}
+        tracks = [known.get(id, Track(id)) for id in sorted({*known, *ids})]
+        _bound("objects", len(tracks), self._limits.max_session_objects)
+        with run.stage("prompts"):
+            shown = {
+                id: _prompted(f"prompts[{index}]", prompts[index], self._follower, seen)
+                for id, index in ids.items()
+            }
+        chosen = self._follower.look(run, seen, frame, span_of(state.frames_total), tracks, shown)
+        return [Row(track, each, track.id in shown) for track, each in zip(tracks, chosen, strict=True)]
+
+
+def _bound(what: str, count: int, limit: int) -> None:
+    if count > limit:
+        detail = f"prompts make {count} {what} of the session; the limit is {limit}."
         raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-    state = _without(replace(state, size=size), prompts)
-    ids, next_object = _ids(state, prompts)
-    known = {track.id: track for track in state.tracks}
-    tracks = [known.get(id, Track(id)) for id in sorted({*known, *ids})]
-    if len(tracks) > max_objects:
-        detail = f"prompts make {len(tracks)} objects of the session; the limit is {max_objects}."
-        raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-    with run.stage("prompts"):
-        shown = {
-            id: _prompted(f"prompts[{index}]", prompts[index], follower, seen) for id, index in ids.items()
-        }
-    found = follower.follow(run, seen, frame, span_of(state.frames_total), tracks, shown)
-    state = replace(state, next_object=next_object, tracks=tuple(each.track for each in found))
-    return Step(state, found, ids)
+
+
+def _texts(state: State, prompts: Prompts) -> tuple[State, dict[str, int]]:
+    """The state with the texts that are new, and the prompt of each of these."""
+    new: dict[str, int] = {}
+    for index, prompt in enumerate(prompts):
+        if not prompt.text:
+            continue
+        if prompt.text in state.concepts or prompt.text in new:
+            detail = f"prompts[{index}].text {prompt.text[:100]!r} is followed already."
+            raise ServiceError(Kind.INVALID_ARGUMENT, detail)
+        new[prompt.text] = index
+    return replace(state, concepts=(*state.concepts, *new)), new
+
+
+def _named(rows: Sequence[Row], next_object: int) -> tuple[list[Row], int]:
+    """The rows with ids for the tracks that have none, and the lowest id that was never used."""
+    named = []
+    for row in rows:
+        if row.track.id < 0:
+            row = replace(row, track=replace(row.track, id=next_object))
+            next_object += 1
+        named.append(row)
+    return named, next_object
 
 
 def _without(state: State, prompts: Prompts) -> State:
-    """The state without the objects that are removed."""
-    known = {track.id for track in state.tracks}
-    gone: set[int] = set()
+    """The state without what is removed."""
     for index, prompt in enumerate(prompts):
         if not prompt.HasField("remove"):
             continue
-        if prompt.remove.object not in known - gone:
-            detail = f"prompts[{index}].remove.object {prompt.remove.object}: no such object is followed."
-            raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-        gone.add(prompt.remove.object)
-    return replace(state, tracks=tuple(track for track in state.tracks if track.id not in gone))
+        path = f"prompts[{index}].remove"
+        tracks, concepts = state.tracks, state.concepts
+        if prompt.remove.WhichOneof("what") == "text":
+            text = prompt.remove.text
+            tracks = tuple(track for track in tracks if track.label != text)
+            concepts = tuple(each for each in concepts if each != text)
+            if concepts == state.concepts:
+                detail = f"{path}.text {text[:100]!r}: no such text is followed."
+                raise ServiceError(Kind.INVALID_ARGUMENT, detail)
+        else:
+            tracks = tuple(track for track in tracks if track.id != prompt.remove.object)
+            if tracks == state.tracks:
+                detail = f"{path}.object {prompt.remove.object}: no such object is followed."
+                raise ServiceError(Kind.INVALID_ARGUMENT, detail)
+        state = replace(state, tracks=tracks, concepts=concepts)
+    return state
 
 
 def _ids(state: State, prompts: Prompts) -> tuple[dict[int, int], int]:
     """The prompts by the id of their object, and the lowest id that was never used."""
-    shown = [(index, prompt) for index, prompt in enumerate(prompts) if not prompt.HasField("remove")]
+    shown = [
+        (index, prompt)
+        for index, prompt in enumerate(prompts)
+        if not (prompt.HasField("remove") or prompt.text)
+    ]
     ids: dict[int, int] = {}
     for index, prompt in shown:
         if not prompt.HasField("object"):

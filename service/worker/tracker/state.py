@@ -38,6 +38,8 @@ class State:
     size: tuple[int, int] = (0, 0)
     # In the order of their ids.
     tracks: tuple[Track, ...] = ()
+    # Texts whose instances are followed: the label of their tracks.
+    concepts: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -68,9 +70,11 @@ def head_of(state: State) -> bytes:
                 label=track.label,
                 prompted=_listed(track.prompted),
                 followed=_listed(track.followed),
+                hidden=track.hidden,
             )
             for track in state.tracks
         ],
+        concepts=state.concepts,
     )
     return head.SerializeToString(deterministic=True)
 
@@ -111,11 +115,13 @@ def state_of(parts: Parts, origin: Origin, part: str = HEAD) -> State:
             track.label,
             _read(parts, track.object, track.prompted),
             _read(parts, track.object, track.followed),
+            track.hidden,
         )
         for track in head.tracks
     )
-    size = head.width, head.height
-    return State(origin, head.options, head.frames_total or None, head.next_object, size, tuple(tracks))
+    size, total = (head.width, head.height), head.frames_total or None
+    followed, concepts = tuple(tracks), tuple(head.concepts)
+    return State(origin, head.options, total, head.next_object, size, followed, concepts)
 
 
 def _listed(kept: Iterable[Kept]) -> list[state_pb.Kept]:

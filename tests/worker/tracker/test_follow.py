@@ -49,7 +49,9 @@ def _follow(
         run = Run(engine, lambda: None)
         asked = prompts.get(frame, {})
         tracks += [Track(id) for id in asked if id not in {track.id for track in tracks}]
-        found = follower.follow(run, _see(run, side, frame), frame, span_of(None), tracks, asked)
+        seen = _see(run, side, frame)
+        chosen = follower.look(run, seen, frame, span_of(None), tracks, asked)
+        found = follower.keep(run, seen, frame, tracks, chosen, asked)
         tracks = [each.track for each in found]
         answers.append(found)
     return answers
@@ -107,4 +109,5 @@ def test_no_objects_cost_nothing(follower: Follower) -> None:
 
     run = Run(Unused(), lambda: None)
     seen = Seen(Scene("", 1, 1, None), {})
-    assert follower.follow(run, seen, 0, span_of(None), [], {}) == []
+    assert follower.look(run, seen, 0, span_of(None), [], {}) == []
+    assert follower.keep(run, seen, 0, [], [], ()) == []

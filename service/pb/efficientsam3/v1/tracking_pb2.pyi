@@ -123,20 +123,41 @@ class TrackOptions(_message.Message):
 
     MASK_FORMAT_FIELD_NUMBER: _builtins.int
     RETURN_LOGITS_FIELD_NUMBER: _builtins.int
+    SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    NEW_OBJECT_THRESHOLD_FIELD_NUMBER: _builtins.int
+    DETECT_EVERY_FIELD_NUMBER: _builtins.int
     mask_format: _segmentation_pb2.MaskFormat.ValueType
     return_logits: _builtins.bool
     """Add every object's low-resolution logits (`TrackedObject.logits`)."""
+    score_threshold: _builtins.float
+    """What a text finds needs a score above this, 0..1. Default: the variant's."""
+    new_object_threshold: _builtins.float
+    """What a text finds while its objects are followed begins a new object from this score on. Default: 0.2 above
+    `score_threshold`.
+    """
+    detect_every: _builtins.int
+    """Texts are looked for on every so many frames; 0 or 1: on all."""
     def __init__(
         self,
         *,
         mask_format: _segmentation_pb2.MaskFormat.ValueType = ...,
         return_logits: _builtins.bool = ...,
+        score_threshold: _builtins.float | None = ...,
+        new_object_threshold: _builtins.float | None = ...,
+        detect_every: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "new_object_threshold", b"new_object_threshold", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_format", b"mask_format", "return_logits", b"return_logits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "detect_every", b"detect_every", "mask_format", b"mask_format", "new_object_threshold", b"new_object_threshold", "return_logits", b"return_logits", "score_threshold", b"score_threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__new_object_threshold: _TypeAlias = _typing.Literal["new_object_threshold"]  # noqa: Y015
+    _WhichOneofArgType__new_object_threshold: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__score_threshold: _TypeAlias = _typing.Literal["score_threshold"]  # noqa: Y015
+    _WhichOneofArgType__score_threshold: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__new_object_threshold) -> _WhichOneofReturnType__new_object_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score_threshold) -> _WhichOneofReturnType__score_threshold | None: ...
 
 Global___TrackOptions: _TypeAlias = TrackOptions  # noqa: Y015
 
@@ -151,6 +172,7 @@ class Session(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     OBJECTS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     variant: _builtins.str
     next_frame: _builtins.int
@@ -161,6 +183,8 @@ class Session(_message.Message):
     """Until when the session is kept: RFC 3339 in UTC. Every frame moves it."""
     memory_bytes: _builtins.int
     """Bytes of what is kept of them."""
+    revision: _builtins.int
+    """Of the last frame: how often it was corrected."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids of the objects that are followed."""
@@ -175,10 +199,11 @@ class Session(_message.Message):
         expires_at: _builtins.str = ...,
         objects: _abc.Iterable[_builtins.int] | None = ...,
         memory_bytes: _builtins.int = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "memory_bytes", b"memory_bytes", "next_frame", b"next_frame", "objects", b"objects", "oldest_answer", b"oldest_answer", "session", b"session", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "memory_bytes", b"memory_bytes", "next_frame", b"next_frame", "objects", b"objects", "oldest_answer", b"oldest_answer", "revision", b"revision", "session", b"session", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,7 +302,9 @@ Global___Frame: _TypeAlias = Frame  # noqa: Y015
 
 @_typing.final
 class TrackPrompt(_message.Message):
-    """Begins an object, says where it is on this frame, or ends following it."""
+    """A concept, all of whose instances are followed from here on; or one object: begins it, says where it is on this
+    frame; or ends following.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -286,10 +313,13 @@ class TrackPrompt(_message.Message):
     BOX_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     REMOVE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     object: _builtins.int
     """Id of an object; an unknown one begins an object of that id. Absent: a new object, whose id the server
     gives: above every id that the session ever used.
     """
+    text: _builtins.str
+    """Alone: a noun phrase. Its instances get ids of their own, those that come later too."""
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[_segmentation_pb2.Point]: ...
     @_builtins.property
@@ -308,10 +338,11 @@ class TrackPrompt(_message.Message):
         box: _segmentation_pb2.Box | None = ...,
         mask: _segmentation_pb2.Mask | None = ...,
         remove: Global___Removal | None = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "box", b"box", "mask", b"mask", "object", b"object", "remove", b"remove"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "box", b"box", "mask", b"mask", "object", b"object", "points", b"points", "remove", b"remove"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "box", b"box", "mask", b"mask", "object", b"object", "points", b"points", "remove", b"remove", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
     _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015
@@ -324,18 +355,22 @@ class Removal(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OBJECT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     object: _builtins.int
     """The object is followed no more."""
+    text: _builtins.str
+    """A concept, with all its objects."""
     def __init__(
         self,
         *,
         object: _builtins.int = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "what", b"what"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "text", b"text", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "text", b"text", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["object", "text"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 

@@ -39,6 +39,7 @@ class Head(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     TRACKS_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     """Of this file."""
     variant: _builtins.str
@@ -54,6 +55,10 @@ class Head(_message.Message):
     def options(self) -> _tracking_pb2.TrackOptions: ...
     @_builtins.property
     def tracks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Track]: ...
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts whose instances are followed."""
+
     def __init__(
         self,
         *,
@@ -66,10 +71,11 @@ class Head(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         tracks: _abc.Iterable[Global___Track] | None = ...,
+        concepts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artefact", b"artefact", "frames_total", b"frames_total", "height", b"height", "next_object", b"next_object", "options", b"options", "schema", b"schema", "tracks", b"tracks", "variant", b"variant", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artefact", b"artefact", "concepts", b"concepts", "frames_total", b"frames_total", "height", b"height", "next_object", b"next_object", "options", b"options", "schema", b"schema", "tracks", b"tracks", "variant", b"variant", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -83,8 +89,11 @@ class Track(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     PROMPTED_FIELD_NUMBER: _builtins.int
     FOLLOWED_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     object: _builtins.int
     label: _builtins.str
+    hidden: _builtins.int
+    """Last frame on which it was not seen, plus 1; 0: it always was."""
     @_builtins.property
     def prompted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kept]:
         """Frames of which something is kept, the oldest first."""
@@ -98,10 +107,11 @@ class Track(_message.Message):
         label: _builtins.str = ...,
         prompted: _abc.Iterable[Global___Kept] | None = ...,
         followed: _abc.Iterable[Global___Kept] | None = ...,
+        hidden: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed", b"followed", "label", b"label", "object", b"object", "prompted", b"prompted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed", b"followed", "hidden", b"hidden", "label", b"label", "object", b"object", "prompted", b"prompted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
