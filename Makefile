@@ -3,16 +3,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# What `make serve` serves until the embedded student exists: full size, synthetic weights.
-VARIANT ?= es-ev-s-mc-s0
+# What `make serve` serves: by default the embedded student, which comes with the code.
+VARIANT ?= demo
 
 .PHONY: help serve test test-full check fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
 
-serve: $(VENV)/.serve ## install, make an artefact if there is none, and serve it on localhost:8080
-	$(BIN)/efficientsam3 variants synthesize $(VARIANT) --if-missing
+serve: $(VENV)/.serve ## install, and serve VARIANT (the embedded student) on localhost:8080
 	$(BIN)/efficientsam3 serve $(VARIANT)
 
 test: $(VENV)/.dev ## install and run the tests that fit in minutes (they bring their own Redis)
@@ -41,8 +40,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: pyproject.toml | $(BIN)/python
-	@echo "==> installing what serving needs (torch and transformers build the artefact; serving itself uses neither)"
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[cpu,import]'
+	@echo "==> installing what serving needs"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[cpu]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
