@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -75,7 +76,8 @@ class RedisSessions:
 
     async def fork(self, owner: str, id: str, other: str) -> Stored:
         stored = await self.look(owner, id)
-        await self._write(owner, other, Claim(0, nonce()), stored)
+        with suppress(ClaimLostError):
+            await self._write(owner, other, Claim(0, nonce()), stored)
         return await self.look(owner, other)
 
     async def delete(self, owner: str, id: str) -> bool:

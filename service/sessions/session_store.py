@@ -73,7 +73,7 @@ class SessionStore(Protocol):
     """
 
     async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:
-        """A new session at `START`, claimed. The id is random: it is taken to be new."""
+        """A new session at `START`, claimed. Raises ClaimLostError where there is one of that id already."""
         ...
 
     async def claim(self, owner: str, id: str) -> tuple[Claim, Stored]:
@@ -108,7 +108,7 @@ class SessionStore(Protocol):
         ...
 
     async def fork(self, owner: str, id: str, other: str) -> Stored:
-        """Copy the session as it stands to the id `other`, unclaimed."""
+        """Copy the session as it stands to the id `other`, unclaimed. One that is there already stays."""
         ...
 
     async def delete(self, owner: str, id: str) -> bool:
@@ -151,6 +151,9 @@ class MemorySessions:
         self._ended: dict[tuple[str, str], float] = {}
 
     async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:
+        self._drop_expired()
+        if (owner, id) in self._kept:
+            raise ClaimLostError(id)
         claim = Claim(1, nonce())
         self._put(owner, id, claim, Stored(START, dict(parts), ttl_s, ttl_s))
         return claim
@@ -193,7 +196,8 @@ class MemorySessions:
 
     async def fork(self, owner: str, id: str, other: str) -> Stored:
         kept = self._get(owner, id)
-        self._put(owner, other, Claim(0, nonce()), kept.stored)
+        if (owner, other) not in self._kept:
+            self._put(owner, other, Claim(0, nonce()), kept.stored)
         return self._seen(self._get(owner, other))
 
     async def delete(self, owner: str, id: str) -> bool:

@@ -95,7 +95,11 @@ class Sessions:
         """A new session; `id` is chosen by the gateway, or empty."""
         id = id or new_id(self._origin.variant)
         state = State(self._origin, options, frames_total)
-        claim = await self._store.create(owner, id, ttl_s, {HEAD: head_of(state), BASE: head_of(state)})
+        try:
+            claim = await self._store.create(owner, id, ttl_s, {HEAD: head_of(state), BASE: head_of(state)})
+        except ClaimLostError:
+            # A worker made it for this same request, and died before it could say so.
+            claim, _ = await self._store.claim(owner, id)
         session = Session(owner, id, claim, START, state, state, {}, frozenset(), ttl_s, until(ttl_s))
         self._keep(session)
         return session

@@ -118,6 +118,22 @@ def test_a_session_is_what_its_owner_wrote_and_nobody_elses(run: Run) -> None:
     run(scenario)
 
 
+def test_making_a_session_again_leaves_it_as_it_is(run: Run) -> None:
+    async def scenario(kept: Kept) -> None:
+        store = kept.store
+        claim = await store.create("", "a", TTL_S, PARTS)
+        await store.commit("", "a", claim, (START, FIRST), {})
+        with pytest.raises(ClaimLostError):
+            await store.create("", "a", TTL_S, {})
+        await store.fork("", "a", "b")
+        other, _ = await store.claim("", "b")
+        await store.commit("", "b", other, (FIRST, SECOND), {})
+        assert (await store.fork("", "a", "b")).cursor == SECOND
+        assert (await store.look("", "a")).cursor == FIRST
+
+    run(scenario)
+
+
 def test_a_commit_moves_the_cursor_and_changes_the_parts_it_names(run: Run) -> None:
     async def scenario(kept: Kept) -> None:
         store = kept.store

@@ -264,6 +264,31 @@ def test_the_instances_of_a_text_are_followed(start: Start, redis_server: RedisS
     run(scenario())
 
 
+def test_a_request_that_is_repeated_elsewhere_makes_one_session(
+    start: Start, redis_server: RedisServer
+) -> None:
+    """As a gateway does whose worker died before it answered: the id is the gateway's."""
+
+    async def scenario() -> None:
+        async with (
+            start("a", redis_url=redis_server.url) as one,
+            start("b", redis_url=redis_server.url) as two,
+        ):
+            chosen = (("x-session", UNKNOWN),)
+            for each in (one, two):
+                opened = await _told(each.stub.OpenSession(pb.OpenSessionRequest(), metadata=chosen))
+                assert (opened.session, opened.next_frame) == (UNKNOWN, 0)
+            assert (await two.add(UNKNOWN, shot(0))).frame == 0
+            other = (("x-session", UNKNOWN.replace("0", "1")),)
+            for each in (two, one):
+                asked = pb.SessionRequest(session=UNKNOWN)
+                fork = await _told(each.stub.ForkSession(asked, metadata=other))
+                assert fork.next_frame == 1
+            assert (await one.add(fork.session, shot(1))).frame == 1
+
+    run(scenario())
+
+
 def test_a_fork_goes_on_by_itself(start: Start, kept: dict[str, Any]) -> None:
     async def scenario() -> None:
         async with start(**kept) as tracking:
