@@ -77,8 +77,11 @@ class Worker:
     health: "health.aio.HealthServicer"
     lane: Lane
     segmenter: Segmenter
+    tracker: Tracker
     images: ImageStore
     sessions: Sessions
+    # Whose memories it makes.
+    origin: Origin
     # Kinds that are served.
     prompts: tuple[str, ...]
     drain_s: float
@@ -109,7 +112,19 @@ class Worker:
             state,
             settings.max_body_bytes,
         )
-        worker = cls(server, state, lane, segmenter, images, sessions, manifest.prompts, settings.drain_s, 0)
+        worker = cls(
+            server,
+            state,
+            lane,
+            segmenter,
+            tracker,
+            images,
+            sessions,
+            origin,
+            manifest.prompts,
+            settings.drain_s,
+            0,
+        )
         await worker._say(_NOT_SERVING)
         try:
             worker.port = server.add_insecure_port(settings.listen)
@@ -126,6 +141,7 @@ class Worker:
             options=pb.SegmentOptions(score_threshold=0.0, max_segments=1),
         )
         await self.lane.run(lambda: self.segmenter.segment(request), Ticket(None))
+        await self.lane.run(lambda: self.tracker.warm(request.image.data, self.origin), Ticket(None))
         await self._say(_SERVING)
 
     async def drain(self) -> None:

@@ -17,7 +17,7 @@ from service.worker.tracker.follow import Follower
 from service.worker.tracker.frame import Frames
 from service.worker.tracker.instances import Detections, Instances
 from service.worker.tracker.shown import answer_of
-from service.worker.tracker.state import State
+from service.worker.tracker.state import Origin, State
 
 # What a new object's score is to be above the lowest that is looked at.
 _SURER = 0.2
@@ -62,6 +62,16 @@ class Tracker:
             )
             detector = Detector(Concepts(manifest, tokenize), self._scenes, manifest.mask_size)
             self._frames = Frames(follower, Instances(follower, detector), settings)
+
+    def warm(self, data: bytes, origin: Origin) -> None:
+        """Follow an object through two frames of this image, so that no session pays for a first time."""
+        if self._frames is None:
+            return
+        state = State(origin)
+        image, click = segmentation_pb.Image(data=data), pb.TrackPrompt(points=[segmentation_pb.Point()])
+        for index, prompts in enumerate(([click], [])):
+            frame = pb.Frame(frame=index, image=image, prompts=prompts)
+            state = self.answer(frame, state, None)[0]
 
     def check(self, frame: pb.Frame | None = None) -> None:
         """Raise `unsupported_prompt` for what the artefact cannot do: follow, find texts. Thread-safe."""
