@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store import registry
@@ -19,7 +20,7 @@ from service.config import Limits
 from service.worker.image import decode
 from service.worker.run import Run
 from service.worker.scenes import Scene, Seen
-from service.worker.tracker.bank import Kept, Track, span_of
+from service.worker.tracker.bank import Kept, Rounded, Track, span_of
 from service.worker.tracker.follow import Follower, Found, Prompted
 from tests.released import weight_recipe
 from tests.torch_engine import TorchEngine
@@ -45,7 +46,9 @@ def remembering(reference: Path, variant: str, kind: MemoryKind) -> Student:
 class Clip:
     """The reference's clip, its objects followed by the service's own loop on torch."""
 
-    def __init__(self, student: Student, reference: Path, frames_total: int) -> None:
+    def __init__(
+        self, student: Student, reference: Path, frames_total: int, rounded: Rounded = lambda values: values
+    ) -> None:
         self.engine = TorchEngine(student)
         self._student, self._reference = student, reference
         self._span = span_of(frames_total)
@@ -57,7 +60,7 @@ class Clip:
             constants_of(student),
             mask_size=sizes.mask_size,
             image_size=sizes.image_size,
-            rounded=lambda values: values,
+            rounded=rounded,
         )
 
     def follow(self, frames: int, prompts: Mapping[int, Prompted]) -> Iterator[list[Found]]:
@@ -78,6 +81,14 @@ class Clip:
         embedding = run("image_encoder", pixels=picture.pixels[None])["embedding"]
         scene = Scene("", picture.width, picture.height, None, embedding)
         return Seen(scene, run("interactive_features", embedding=embedding))
+
+
+def memory_as_bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Memories as the reference keeps them; pointers stay as they are."""
+    if values.ndim == 1:
+        return values
+    rounded: NDArray[np.float32] = torch.from_numpy(np.ascontiguousarray(values)).bfloat16().float().numpy()
+    return rounded
 
 
 def click(x: float, y: float) -> Prompted:

@@ -15,7 +15,15 @@ from model_store.networks.student import Student
 from service.worker.tracker.bank import Kept
 from service.worker.tracker.follow import Prompted
 from tests.parity.goldens import FEATURES, MASKS
-from tests.parity.memory import Clip, click, golden, largest, latest, remembering
+from tests.parity.memory import (
+    Clip,
+    click,
+    golden,
+    largest,
+    latest,
+    memory_as_bfloat16,
+    remembering,
+)
 from tests.released import weight_recipe
 
 VARIANT = "es-ev-m"
@@ -106,6 +114,21 @@ def test_an_object_is_followed_by_the_dense_memory(dense: Student, reference: Pa
             (f"pt_f{number}_score", np.array(found.object_score), FEATURES),
             (f"pt_f{number}_ptr", latest(found).pointer, FEATURES),
             (f"pt_f{number}_mem", _map(latest(found))[::8, ::6, ::6], FEATURES),
+        )
+
+
+@pytest.mark.slow
+def test_an_object_is_followed_by_a_memory_kept_as_bfloat16(dense: Student, reference: Path) -> None:
+    expected = golden(reference, "track_ev_m_membf16")
+    clip = Clip(dense, reference, ALL_DENSE, memory_as_bfloat16)
+    for number, (found,) in enumerate(clip.follow(ALL_TWO, {1: click(0.42, 0.55)})):
+        _agree(
+            expected,
+            (f"pt_f{number}_low", found.logits[::4, ::4], MASKS),
+            (f"pt_f{number}_score", np.array(found.object_score), FEATURES),
+            (f"pt_f{number}_ptr", latest(found).pointer, FEATURES),
+            # Values next to a rounding's edge are a step apart, 1 in 128.
+            (f"pt_f{number}_mem", _map(latest(found))[::8, ::6, ::6], 2 / 128),
         )
 
 
