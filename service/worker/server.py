@@ -80,8 +80,6 @@ class Worker:
     tracker: Tracker
     images: ImageStore
     sessions: Sessions
-    # Whose memories it makes.
-    origin: Origin
     # Kinds that are served.
     prompts: tuple[str, ...]
     drain_s: float
@@ -120,7 +118,6 @@ class Worker:
             tracker,
             images,
             sessions,
-            origin,
             manifest.prompts,
             settings.drain_s,
             0,
@@ -141,7 +138,7 @@ class Worker:
             options=pb.SegmentOptions(score_threshold=0.0, max_segments=1),
         )
         await self.lane.run(lambda: self.segmenter.segment(request), Ticket(None))
-        await self.lane.run(lambda: self.tracker.warm(request.image.data, self.origin), Ticket(None))
+        await self.lane.run(lambda: self.tracker.warm(request.image.data), Ticket(None))
         await self._say(_SERVING)
 
     async def drain(self) -> None:

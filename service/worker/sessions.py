@@ -25,6 +25,7 @@ from service.sessions.session_store import (
     Stored,
 )
 from service.worker.scenes import Seen
+from service.worker.tracker.bank import Array
 from service.worker.tracker.state import (
     BASE,
     HEAD,
@@ -58,8 +59,6 @@ class Session:
     base: State
     # By frame, the oldest first.
     answers: dict[int, state_pb.Answer]
-    # Names of the tensors that the store has.
-    stored: frozenset[str]
     ttl_s: float
     expires: datetime
     # The last frame's image and features, while they are known.
@@ -70,6 +69,11 @@ class Session:
     def next_frame(self) -> int:
         """Index of the frame that comes next."""
         return self.cursor.frame + 1
+
+    @property
+    def tensors(self) -> dict[str, Array]:
+        """What is kept of both states, by the name of its part."""
+        return {**tensors_of(self.base), **tensors_of(self.state)}
 
     @property
     def oldest_answer(self) -> int:
@@ -100,7 +104,7 @@ class Sessions:
         except ClaimLostError:
             # A worker made it for this same request, and died before it could say so.
             claim, _ = await self._store.claim(owner, id)
-        session = Session(owner, id, claim, START, state, state, {}, frozenset(), ttl_s, until(ttl_s))
+        session = Session(owner, id, claim, START, state, state, {}, ttl_s, until(ttl_s))
         self._keep(session)
         return session
 
@@ -182,11 +186,12 @@ class Sessions:
         answers = {**session.answers, cursor.frame: answer}
         for frame in sorted(answers)[:-ANSWERS]:
             del answers[frame]
-        tensors = {**tensors_of(base), **tensors_of(state)}
+        changed = replace(session, cursor=cursor, state=state, base=base, answers=answers)
+        stored, tensors = session.tensors.keys(), changed.tensors
         fresh = {
             name: packed(tensor)
             for name, tensor in tensors.items()
-            if name not in session.stored or name.endswith(f":{cursor.frame}")
+            if name not in stored or name.endswith(f":{cursor.frame}")
         }
         put = {
             HEAD: head_of(state),
@@ -195,12 +200,9 @@ class Sessions:
             **fresh,
         }
         drop = [
-            *(session.stored - tensors.keys()),
+            *(stored - tensors.keys()),
             *map(answer_part, session.answers.keys() - answers.keys()),
         ]
-        changed = replace(
-            session, cursor=cursor, state=state, base=base, answers=answers, stored=frozenset(tensors)
-        )
         moved = session.cursor, cursor
         try:
             await self._store.commit(session.owner, session.id, session.claim, moved, put, drop)
@@ -212,8 +214,7 @@ class Sessions:
             # Whether it was written is not known: the store will tell.
             self._hot.pop((session.owner, session.id), None)
             raise
-        session.cursor, session.state, session.base = cursor, state, base
-        session.answers, session.stored = answers, changed.stored
+        session.cursor, session.state, session.base, session.answers = cursor, state, base, answers
         session.expires = until(session.ttl_s)
 
     async def _confirm(self, session: Session) -> None:
@@ -227,12 +228,11 @@ class Sessions:
 
     async def _restore(self, session: Session) -> None:
         """The store lost what this worker, whose claim is the newest, has written: write all of it."""
-        tensors = {**tensors_of(session.base), **tensors_of(session.state)}
         parts = {
             HEAD: head_of(session.state),
             BASE: head_of(session.base),
             **{answer_part(frame): answer.SerializeToString() for frame, answer in session.answers.items()},
-            **{name: packed(tensor) for name, tensor in tensors.items()},
+            **{name: packed(tensor) for name, tensor in session.tensors.items()},
         }
         stored = Stored(session.cursor, parts, session.ttl_s, session.ttl_s)
         await self._store.restore(session.owner, session.id, session.claim, stored)
@@ -244,9 +244,8 @@ class Sessions:
             for name, part in stored.parts.items()
             if name.startswith(answer_part(0)[:-1])
         }
-        tensors = frozenset({*tensors_of(state), *tensors_of(base)})
         expires = until(stored.left_s)
-        return Session(owner, id, claim, stored.cursor, state, base, answers, tensors, stored.ttl_s, expires)
+        return Session(owner, id, claim, stored.cursor, state, base, answers, stored.ttl_s, expires)
 
     def _keep(self, session: Session) -> None:
         """Hot, and the last to be forgotten."""

@@ -121,7 +121,7 @@ class Follower:
 
     def given(self, mask: NDArray[np.bool_], width: int, height: int) -> Given:
         """A mask (H, W) of any size over the whole picture, for a picture of so many pixels."""
-        side = self._memory.mask_size
+        side = self.memory_side
         shown = mask if mask.shape == (height, width) else coverage(mask, width, height) > _HALF
         logits = _CERTAIN * (2 * coverage(shown, self.side, self.side) - 1)
         return Given(coverage(mask, side, side), logits)
@@ -261,4 +261,4 @@ class Follower:
         chance = 1 / (1 + np.exp(-np.maximum(shown, -_STEEP)))
         share = np.where(prompted[:, None, None], shown > 0, chance)
         levels = (_SPREAD * share + _LOWEST).astype(np.float32)
-        return np.stack([grow(each, self._memory.mask_size) for each in levels])
+        return np.stack([grow(each, self.memory_side) for each in levels])

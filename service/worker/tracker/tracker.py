@@ -63,11 +63,11 @@ class Tracker:
             detector = Detector(Concepts(manifest, tokenize), self._scenes, manifest.mask_size)
             self._frames = Frames(follower, Instances(follower, detector), settings)
 
-    def warm(self, data: bytes, origin: Origin) -> None:
+    def warm(self, data: bytes) -> None:
         """Follow an object through two frames of this image, so that no session pays for a first time."""
         if self._frames is None:
             return
-        state = State(origin)
+        state = State(Origin(self._manifest.variant, ""))
         image, click = segmentation_pb.Image(data=data), pb.TrackPrompt(points=[segmentation_pb.Point()])
         for index, prompts in enumerate(([click], [])):
             frame = pb.Frame(frame=index, image=image, prompts=prompts)
