@@ -2,9 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import redis.asyncio
@@ -13,82 +11,30 @@ from service.errors import Kind, ServiceError
 from service.sessions.image_store import ImageStore, MemoryImages
 from service.sessions.redis_images import RedisImages
 from tests.redis_server import RedisServer
+from tests.sessions import conftest
+from tests.sessions.conftest import Clock, Run, ages_in_redis, runs
 
 TTL_S = 1000
 A, B, C = (f"sha256:{hashlib.sha256(name).hexdigest()}" for name in (b"a", b"b", b"c"))
 DATA = b"\x00\xff\r\n" * 100
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Kept:
-    """A store under test, and the passing of time for what it keeps."""
-
-    def __init__(self, store: ImageStore, age: Callable[[float], Awaitable[None]]) -> None:
-        self.store = store
-        # Lets so many seconds pass.
-        self.age = age
+Kept = conftest.Kept[ImageStore]
 
 
 def in_memory(max_bytes: int = 10_000) -> Kept:
     clock = Clock()
-
-    async def age(seconds: float) -> None:
-        clock.now += seconds
-
-    return Kept(MemoryImages(TTL_S, max_bytes, clock), age)
+    return Kept(MemoryImages(TTL_S, max_bytes, clock), clock.age)
 
 
 def in_redis(url: str) -> Kept:
-    async def age(seconds: float) -> None:
-        async with redis.asyncio.Redis.from_url(url) as client:
-            for key in await client.keys():
-                assert key.startswith(b"efficientsam3:image:")
-                await client.pexpire(key, await client.pttl(key) - int(seconds * 1000))
-
-    return Kept(RedisImages(url, TTL_S), age)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One redis-server for the tests that leave it running."""
-    server = RedisServer(Path(tmp_path_factory.mktemp("redis"), "data"))
-    server.start()
-    yield server
-    server.stop()
-
-
-Scenario = Callable[[Kept], Awaitable[None]]
-Run = Callable[[Scenario], None]
+    return Kept(RedisImages(url, TTL_S), ages_in_redis(url, b"efficientsam3:image:"))
 
 
 @pytest.fixture(params=["memory", "redis"])
 def run(request: pytest.FixtureRequest) -> Run:
     """`run(scenario)`: the scenario with an empty store of each kind."""
-
-    def running(scenario: Scenario) -> None:
-        async def whole() -> None:
-            if request.param == "memory":
-                kept = in_memory()
-            else:
-                url = request.getfixturevalue("server").url
-                async with redis.asyncio.Redis.from_url(url) as client:
-                    await client.flushall()
-                kept = in_redis(url)
-            try:
-                await scenario(kept)
-            finally:
-                await kept.store.close()
-
-        asyncio.run(whole())
-
-    return running
+    return runs(request, in_memory, in_redis)
 
 
 def test_what_was_put_comes_back_to_its_owner_alone(run: Run) -> None:

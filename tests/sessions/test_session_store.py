@@ -1,8 +1,7 @@
 """The contract of a store of tracking sessions, for each that keeps them, and what Redis does beyond it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable
 
 import pytest
 import redis.asyncio
@@ -18,82 +17,30 @@ from service.sessions.session_store import (
     SessionStore,
 )
 from tests.redis_server import RedisServer
+from tests.sessions import conftest
+from tests.sessions.conftest import Clock, Run, ages_in_redis, runs
 
 TTL_S = 1000.0
 PARTS = {"head": b"\x00\xff\r\n", "m:1:0": b"memory"}
 FIRST, SECOND = Cursor(0, 0), Cursor(1, 0)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Kept:
-    """A store under test, and the passing of time for what it keeps."""
-
-    def __init__(self, store: SessionStore, age: Callable[[float], Awaitable[None]]) -> None:
-        self.store = store
-        # Lets so many seconds pass.
-        self.age = age
+Kept = conftest.Kept[SessionStore]
 
 
 def in_memory() -> Kept:
     clock = Clock()
-
-    async def age(seconds: float) -> None:
-        clock.now += seconds
-
-    return Kept(MemorySessions(clock), age)
+    return Kept(MemorySessions(clock), clock.age)
 
 
 def in_redis(url: str) -> Kept:
-    async def age(seconds: float) -> None:
-        async with redis.asyncio.Redis.from_url(url) as client:
-            for key in await client.keys():
-                assert key.startswith(b"efficientsam3:session:{")
-                await client.pexpire(key, await client.pttl(key) - int(seconds * 1000))
-
-    return Kept(RedisSessions(url), age)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One redis-server for the tests that leave it running."""
-    server = RedisServer(Path(tmp_path_factory.mktemp("redis"), "data"))
-    server.start()
-    yield server
-    server.stop()
-
-
-Scenario = Callable[[Kept], Awaitable[None]]
-Run = Callable[[Scenario], None]
+    return Kept(RedisSessions(url), ages_in_redis(url, b"efficientsam3:session:{"))
 
 
 @pytest.fixture(params=["memory", "redis"])
 def run(request: pytest.FixtureRequest) -> Run:
     """`run(scenario)`: the scenario with an empty store of each kind."""
-
-    def running(scenario: Scenario) -> None:
-        async def whole() -> None:
-            if request.param == "memory":
-                kept = in_memory()
-            else:
-                url = request.getfixturevalue("server").url
-                async with redis.asyncio.Redis.from_url(url) as client:
-                    await client.flushall()
-                kept = in_redis(url)
-            try:
-                await scenario(kept)
-            finally:
-                await kept.store.close()
-
-        asyncio.run(whole())
-
-    return running
+    return runs(request, in_memory, in_redis)
 
 
 async def _kind(work: Awaitable[object]) -> Kind:
