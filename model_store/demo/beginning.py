@@ -26,12 +26,6 @@ def begin(student: Student) -> None:
     nn.init.normal_(text.embeddings.position_embedding.position_embedding, std=0.3)
     _begin_detector(student.detector)
     _begin_objects(student.objects)
-    memory: Any = student.memory
-    for token in (memory.ages, memory.no_pointer, memory.encoder.absent):
-        nn.init.normal_(token, std=0.3)
-    for block in memory.encoder.fuser.layers:
-        # transformers begins with 1e-6, for trainings a thousand times as long.
-        nn.init.constant_(block.scale, 0.3)
 
 
 def _begin_detector(detector: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from model_store.demo import losses
 from model_store.demo.attention import write_out
 from model_store.demo.beginning import begin
+from model_store.demo.beginning_memory import begin_memory
 from model_store.demo.losses import Pairs
 from model_store.networks.detector import Detections
 from model_store.networks.fold import product
@@ -67,9 +68,11 @@ class Learner(nn.Module):
         self.naming = nn.Parameter(torch.tensor(2.5))
         # Crops: which 4 x 4 parts of a cell are the object.
         self.outline = nn.Conv2d(channels, 16, 1)
-        # Whether the necks' scales are set.
+        # Whether the necks' scales are set, and whether the memory has begun.
         self.settled: Tensor
+        self.remembers: Tensor
         self.register_buffer("settled", torch.tensor(False))
+        self.register_buffer("remembers", torch.tensor(False))
 
     def scales(self, pixels: Tensor) -> dict[str, Tensor]:
         """What the necks' outputs are too large by, by the name of the layer that makes each.
@@ -97,6 +100,23 @@ class Learner(nn.Module):
             for parameter in self.get_submodule(name).parameters():
                 parameter.data /= scale
         self.settled.fill_(True)
+
+    def seen(self, pixels: Tensor) -> Tensor:
+        """The image embedding, learning nothing: a batch of a few clips is no sample to normalise by."""
+        image = self.student.image
+        trains = image.training
+        image.eval()
+        with torch.no_grad():
+            embedding: Tensor = image(pixels)
+        image.train(trains)
+        return embedding
+
+    def begin_memory(self, pixels: Tensor, masks: Tensor) -> None:
+        """Sets the memory's weights by pictures (N, S, S, 3) uint8 and their things (N, K, s, s) float32."""
+        x1 = self.interactive(self.seen(pixels)).x1.float().detach()
+        largest = masks.flatten(2).sum(2).argmax(1)
+        begin_memory(self.student, x1, masks[torch.arange(len(masks), device=masks.device), largest])
+        self.remembers.fill_(True)
 
     def crops(self, pixels: Tensor, masks: Tensor, names: Tensor, tokens: Tensor) -> Tensor:
         """The loss of telling single objects apart and from their background.

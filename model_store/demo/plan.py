@@ -27,7 +27,7 @@ class Phase:
 
 PLAN = (
     Phase(name="crops", steps=3000, crops=1.0, rate=1e-3, last_rate=7e-4),
-    Phase(name="pictures", steps=1200, crops=0.10, clips=0.04, rate=6e-4, last_rate=5e-4, extra=10.0),
+    Phase(name="pictures", steps=1200, crops=0.10, rate=6e-4, last_rate=5e-4, extra=10.0),
     Phase(name="tail", steps=1450, crops=0.05, clips=0.25, rate=5e-4, last_rate=0.0),
 )
 WARM_UP = 200

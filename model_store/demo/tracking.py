@@ -90,13 +90,7 @@ def step(learner: Learner, batch: Batch, extra: float) -> Tensor:
 
 def _frames(learner: Learner, batch: Batch) -> list[Frame]:
     clips, length, things = batch["masks"].shape[:3]
-    image = learner.student.image
-    trains = image.training
-    # A batch of a few clips is no sample to normalise by.
-    image.eval()
-    with torch.no_grad():
-        embedding = image(batch["pixels"].flatten(0, 1))
-    image.train(trains)
+    embedding = learner.seen(batch["pixels"].flatten(0, 1))
     seen = learner.interactive(embedding)
     clip = torch.arange(clips, device=embedding.device).repeat_interleave(things)
     x1, x2, x4 = (each.unflatten(0, (clips, length)) for each in (seen.x1, seen.x2, seen.x4))
@@ -129,7 +123,10 @@ def _asked(learner: Learner, frame: Frame, boxes: Tensor | None) -> Prompts:
     prompts = clicks.first(learner, frame.truth, frame.clip, boxes)
     # A mask that is given to be followed comes through the memory's own convolution.
     large = F.interpolate(frame.truth[:, None], (16 * learner.sizes.grid,) * 2, mode="nearest")[:, 0]
-    return replace(prompts, mask=_memory(learner).logits_of(large).float())
+    labels = prompts.labels.clone()
+    # Two marks that there is no point stand where no other prompt is given.
+    labels[prompts.has_mask, :2] = NO_POINT
+    return replace(prompts, labels=labels, mask=_memory(learner).logits_of(large).float())
 
 
 def _condition(learner: Learner, frame: Frame, kept: list[Kept]) -> Tensor:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ class Place:
         if self.ranks > 1:
             dist.all_reduce(value)
             value /= self.ranks
+
+    def same(self, values: Iterable[Tensor]) -> None:
+        """Makes the values, in place, the first process's."""
+        for value in values if self.ranks > 1 else ():
+            dist.broadcast(value, 0)
 
     def average(self, learner: Learner) -> None:
         """Makes every process's gradients their mean. A gradient that one process has, all have."""
@@ -108,6 +114,7 @@ class Training:
         """One step. Returns the losses."""
         kind = batch.pop("kind")
         tensors = {name: torch.as_tensor(value, device=self.place.device) for name, value in batch.items()}
+        self._prepare(kind, tensors)
         self.learner.zero_grad()
         with torch.autocast(self.place.device.type, torch.bfloat16):
             parts = self._losses(kind, tensors)
@@ -120,10 +127,15 @@ class Training:
         self.step += 1
         return {name: float(value.detach()) for name, value in parts.items()} | {"norm": float(norm)}
 
-    def _losses(self, kind: plan.Kind, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        extra = plan.extra_at(self.step)
+    def _prepare(self, kind: plan.Kind, batch: dict[str, Tensor]) -> None:
+        """Sets what begins with what the learner has learned so far."""
         if kind != "crops" and not self.learner.settled:
             self._settle(batch["pixels"].flatten(0, -4))
+        if kind == "clips" and not self.learner.remembers:
+            self._begin_memory(batch)
+
+    def _losses(self, kind: plan.Kind, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        extra = plan.extra_at(self.step)
         if kind == "crops":
             tokens = batch["tokens"]
             return {"crop": self.learner.crops(batch["pixels"], batch["masks"], batch["names"], tokens)}
@@ -140,9 +152,18 @@ class Training:
             for scale in scales.values():
                 self.place.mean(scale)
             self.learner.settle(scales)
+        self._forget(tuple(scales))
+
+    def _begin_memory(self, batch: dict[str, Tensor]) -> None:
+        self.learner.begin_memory(batch["pixels"].flatten(0, 1), batch["masks"].flatten(0, 1).float())
+        self.place.same(self.learner.student.memory.state_dict().values())
+        self._forget(("student.memory",))
+
+    def _forget(self, parts: tuple[str, ...]) -> None:
+        """The average begins anew for the parts of the learner that were set."""
         state = self.learner.state_dict()
         for name in self.average:
-            if name.rpartition(".")[0] in scales:
+            if name.startswith(tuple(f"{part}." for part in parts)):
                 self.average[name].copy_(state[name])
 
     def _remember(self) -> None:
