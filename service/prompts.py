@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterable
 
 from service.config import Limits
@@ -80,6 +81,20 @@ def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:
     _check_masks(frame.prompts, limits)
 
 
+def check_video(request: tracking_pb.TrackVideoRequest, limits: Limits) -> None:
+    """Raise the ServiceError that names the first field of a video's request that is wrong. As of `check`."""
+    _check_size(request, limits)
+    check_open(request.open, limits)
+    if not request.video:
+        raise _invalid("video is empty: send a video file's bytes.")
+    frames = Counter(asked.frame for asked in request.prompts)
+    for frame, count in frames.items():
+        _check_count(f"prompts of frame {frame}", count, limits.max_prompts)
+    for index, asked in enumerate(request.prompts):
+        _check_track_prompt(f"prompts[{index}]", asked.prompt, limits)
+    _check_masks([asked.prompt for asked in request.prompts], limits)
+
+
 def check_stream(*, opens: bool, opened: bool) -> None:
     """Raise ServiceError `invalid_argument` unless a stream begins with `open`, and has no other."""
     if opens and opened:
@@ -130,7 +145,8 @@ def _check_image(image: pb.Image) -> None:
 
 
 def _check_size(
-    request: pb.SegmentRequest | pb.EncodeImageRequest | tracking_pb.Frame, limits: Limits
+    request: pb.SegmentRequest | pb.EncodeImageRequest | tracking_pb.Frame | tracking_pb.TrackVideoRequest,
+    limits: Limits,
 ) -> None:
     if (size := request.ByteSize()) > limits.max_body_bytes:
         raise _too_large(f"The request has {size:,} bytes; the limit is {limits.max_body_bytes:,} bytes.")

@@ -7,6 +7,7 @@ and the id that a new session is to have by `x-session`.
 """
 
 import asyncio
+import functools
 import logging
 import re
 import uuid
@@ -81,7 +82,7 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
     """Gives every call of ours its request id, and turns what it raises into a status.
 
     A ServiceError becomes its status; anything unexpected is logged with its traceback under the request's
-    id and becomes `internal` with a fixed sentence. Methods are unary, or streams in both directions.
+    id and becomes `internal` with a fixed sentence. No method takes a stream and gives one answer.
     """
 
     async def intercept_service(
@@ -102,11 +103,13 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
         }
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(_guarded(method, handler.unary_unary), **readers)
+        if handler.unary_stream is not None:
+            answers = _guarded_answers(method, handler.unary_stream, functools.partial(_readable, method))
+            return grpc.unary_stream_rpc_method_handler(answers, **readers)
         if handler.stream_stream is None:
-            raise NotImplementedError(f"{method}: errors of streams in one direction are not translated")
-        return grpc.stream_stream_rpc_method_handler(
-            _guarded_stream(method, handler.stream_stream), **readers
-        )
+            raise NotImplementedError(f"{method}: errors of a stream of requests alone are not translated")
+        answers = _guarded_answers(method, handler.stream_stream, functools.partial(_all_readable, method))
+        return grpc.stream_stream_rpc_method_handler(answers, **readers)
 
 
 class _Malformed:
@@ -134,11 +137,14 @@ def _guarded(method: str, behaviour: Any) -> _Handler:
     return answer
 
 
-def _guarded_stream(method: str, behaviour: Any) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    async def answers(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+def _guarded_answers(
+    method: str, behaviour: Any, readable: Callable[[Any], Any]
+) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    """`readable` makes what the behaviour takes of what gRPC gives: one message, or a stream of them."""
+
+    async def answers(asked: Any, context: Any) -> AsyncIterator[Any]:
         async with _telling(method, context):
-            readable = (_readable(method, request) async for request in requests)
-            async for response in behaviour(readable, context):
+            async for response in behaviour(readable(asked), context):
                 yield response
 
     return answers
@@ -148,6 +154,11 @@ def _readable(method: str, request: Any) -> Any:
     if isinstance(request, _Malformed):
         raise ServiceError(Kind.INVALID_ARGUMENT, f"The message is not one that {method} takes.")
     return request
+
+
+async def _all_readable(method: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _readable(method, request)
 
 
 @asynccontextmanager

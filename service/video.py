@@ -15,6 +15,13 @@ from PIL import Image
 _CODEC = "libx264"
 # Visually lossless for drawn masks, and small.
 _QUALITY = "20"
+# Degrees anticlockwise that a file says its pictures are to be turned by.
+_TURNS = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    -180: Image.Transpose.ROTATE_180,
+    -90: Image.Transpose.ROTATE_270,
+}
 
 
 class VideoError(Exception):
@@ -24,20 +31,23 @@ class VideoError(Exception):
 class Video:
     """A video file, opened to be read once. Use it as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises VideoError for what is no video, OSError for what cannot be opened."""
+    def __init__(self, source: Path | bytes) -> None:
+        """Of a file, or of a file's bytes.
+
+        Raises VideoError for what is no video, OSError for what cannot be opened.
+        """
+        self._name = "video" if isinstance(source, bytes) else str(source)
         try:
-            self._container = av.open(path, "r")
+            self._container = av.open(io.BytesIO(source) if isinstance(source, bytes) else source, "r")
         except FFmpegError as error:
-            if isinstance(error, OSError) and error.errno and not path.is_file():
-                raise FileNotFoundError(error.errno, "there is no such file", str(path)) from error
-            raise VideoError(f"{path} cannot be read as a video") from error
+            if isinstance(source, Path) and isinstance(error, OSError) and not source.is_file():
+                raise FileNotFoundError(error.errno, "there is no such file", str(source)) from error
+            raise VideoError(f"{self._name} cannot be read as a video") from error
         streams = self._container.streams.video
         if not streams:
             self._container.close()
-            raise VideoError(f"{path} has no video in it")
+            raise VideoError(f"{self._name} has no video in it")
         self._stream = streams[0]
-        self._path = path
 
     def __enter__(self) -> "Video":
         return self
@@ -45,6 +55,10 @@ class Video:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
     @property
@@ -53,17 +67,24 @@ class Video:
         return self._stream.frames or None
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of a frame as it is stored, pixels; 0 where the file does not say."""
+        return self._stream.codec_context.width, self._stream.codec_context.height
+
+    @property
     def rate(self) -> Fraction:
         """Frames per second."""
         return self._stream.average_rate or Fraction(25)
 
     def __iter__(self) -> Iterator[Image.Image]:
-        """Every frame, RGB."""
+        """Every frame, RGB, the way up that it is to be shown."""
         try:
             for frame in self._container.decode(self._stream):
-                yield frame.to_image()
+                turn = _TURNS.get(frame.rotation)
+                picture = frame.to_image()
+                yield picture if turn is None else picture.transpose(turn)
         except FFmpegError as error:
-            raise VideoError(f"{self._path} is damaged: {error.strerror or error}") from error
+            raise VideoError(f"{self._name} is damaged: {error.strerror or error}") from error
 
 
 class Writer:
@@ -97,6 +118,13 @@ class Writer:
         """One more frame; an odd size loses its last row or column."""
         frame = av.VideoFrame.from_image(picture.convert("RGB").crop((0, 0, *self._size)))
         self._container.mux(self._stream.encode(frame))
+
+
+def as_tiff(picture: Image.Image) -> bytes:
+    """The picture as a file whose making takes next to no time, as large as its pixels."""
+    file = io.BytesIO()
+    picture.save(file, "TIFF")
+    return file.getvalue()
 
 
 def as_png(picture: Image.Image) -> bytes:

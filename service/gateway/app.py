@@ -22,6 +22,8 @@ from service.gateway.session_api import add_sessions
 from service.gateway.session_router import SessionRouter
 from service.gateway.session_stream import add_stream
 from service.gateway.translate import encode_answer, segment_answer, variant_answer
+from service.gateway.video_api import SESSION, add_videos
+from service.gateway.video_router import VideoRouter
 from service.pb.efficientsam3.v1 import segmentation_pb2
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry, service_version
@@ -46,6 +48,7 @@ def make_app(
     _add_images(app, settings, router)
     add_sessions(app, settings, sessions)
     add_stream(app, settings, sessions, telemetry)
+    add_videos(app, settings, VideoRouter(router, sessions, settings, telemetry))
     _add_operations(app, router, telemetry, store)
     problems.install(app)
     openapi.install(app)
@@ -57,7 +60,7 @@ def make_app(
             allow_origins=settings.allowed_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id", "Retry-After"],
+            expose_headers=["X-Request-Id", "Retry-After", SESSION],
         )
     return app
 

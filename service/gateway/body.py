@@ -14,18 +14,18 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from service.config import MIB
 from service.errors import Kind, ServiceError
 from service.gateway.schema import EncodeFields, EncodeIn, SegmentFields, SegmentIn
-from service.gateway.session_schema import FrameFields, FrameIn, OpenIn
-from service.gateway.session_translate import frame_of, open_request
+from service.gateway.session_schema import FrameFields, FrameIn, OpenIn, VideoIn
+from service.gateway.session_translate import frame_of, open_request, video_request
 from service.gateway.translate import image_of, refusal, segment_request
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
 
 _T = TypeVar("_T")
 
-_PARTS = ("image", "request")
+_REQUEST = "request"
 # Values of one JSON document, most of which the rings of polygons need.
 _MAX_VALUES = 100_000
-# Bytes of the part `request`, which holds no image.
+# Bytes of the part `request`, which holds no file.
 _MAX_REQUEST_PART = 4 * MIB
 
 
@@ -46,8 +46,8 @@ class _InMemoryParser(MultiPartParser):
         super().__init__(
             request.headers,
             request.stream(),
-            max_files=len(_PARTS),
-            max_fields=len(_PARTS),
+            max_files=2,
+            max_fields=2,
             max_part_size=max_bytes,
         )
 
@@ -68,6 +68,11 @@ async def read_encode_request(request: Request, deadline: float, max_bytes: int)
 async def read_frame(request: Request, deadline: float, max_bytes: int) -> tracking_pb.Frame:
     """As `read_segment_request`, for a frame of a tracking session."""
     return await _read(request, deadline, max_bytes, _FRAME)
+
+
+async def read_video(request: Request, deadline: float, max_bytes: int) -> tracking_pb.TrackVideoRequest:
+    """As `read_segment_request`, for a video, which comes as multipart alone."""
+    return await _read(request, deadline, max_bytes, _VIDEO)
 
 
 async def read_open_request(request: Request, deadline: float) -> tracking_pb.OpenSessionRequest:
@@ -105,6 +110,10 @@ def _frame_parts(image: bytes, text: bytes) -> tracking_pb.Frame:
     return frame_of(FrameFields.model_validate_json(text), pb.Image(data=image))
 
 
+def _video_parts(video: bytes, text: bytes) -> tracking_pb.TrackVideoRequest:
+    return video_request(VideoIn.model_validate_json(text), video)
+
+
 def _open_json(text: bytes) -> tracking_pb.OpenSessionRequest:
     return open_request(OpenIn.model_validate_json(text))
 
@@ -113,17 +122,21 @@ def _open_json(text: bytes) -> tracking_pb.OpenSessionRequest:
 class _Form(Generic[_T]):
     """How one address' body is understood, whole as JSON and as multipart."""
 
-    from_json: Callable[[bytes], _T]
-    # The image's bytes, and the JSON of the part `request`; None: no image comes here.
+    # None: a file comes here, which JSON does not hold.
+    from_json: Callable[[bytes], _T] | None
+    # The file's bytes, and the JSON of the part `request`; None: no file comes here.
     from_parts: Callable[[bytes, bytes], _T] | None
     # What the part `request` is where it was left out; None: it may not be.
     default: bytes | None = None
+    # Name of the part that is the file.
+    file: str = "image"
 
 
 _SEGMENT = _Form(_segment_json, _segment_parts)
 _ENCODE = _Form(_encode_json, _encode_parts, default=b"{}")
 _FRAME = _Form(_frame_json, _frame_parts)
 _OPEN = _Form(_open_json, None)
+_VIDEO = _Form(None, _video_parts, file="video")
 
 
 async def _read(request: Request, deadline: float, max_bytes: int, form: _Form[_T]) -> _T:
@@ -131,7 +144,7 @@ async def _read(request: Request, deadline: float, max_bytes: int, form: _Form[_
     try:
         async with asyncio.timeout_at(deadline):
             match kind:
-                case "application/json":
+                case "application/json" if form.from_json:
                     return await asyncio.to_thread(_from_json, await request.body(), form)
                 case "multipart/form-data" if form.from_parts:
                     return await _read_multipart(request, max_bytes, form)
@@ -140,13 +153,15 @@ async def _read(request: Request, deadline: float, max_bytes: int, form: _Form[_
         raise ServiceError(Kind.DEADLINE_EXCEEDED, detail) from None
     except ValidationError as error:
         raise await asyncio.to_thread(refusal, error) from None
-    known = "application/json" + (" or multipart/form-data" if form.from_parts else "")
+    readers = {"application/json": form.from_json, "multipart/form-data": form.from_parts}
+    known = " or ".join(name for name, reader in readers.items() if reader)
     detail = f"Content-Type must be {known}, not {kind[:100] or 'absent'!r}."
     raise ServiceError(Kind.INVALID_ARGUMENT, detail)
 
 
 def _from_json(text: bytes, form: _Form[_T]) -> _T:
     check_values(text)
+    assert form.from_json is not None, "asked for before"
     return form.from_json(text)
 
 
@@ -158,26 +173,26 @@ async def _read_multipart(request: Request, max_bytes: int, form: _Form[_T]) -> 
             Kind.INVALID_ARGUMENT, f"The multipart body cannot be read: {error.message}"
         ) from None
     try:
-        image, text = await _part(sent, "image"), await _part(sent, "request", form.default)
-        if isinstance(sent["image"], str):
-            # The parser decoded it as text, which spoils an image.
-            detail = "The part 'image' must be a file: give it a filename."
+        content, text = await _part(sent, form.file), await _part(sent, _REQUEST, form.default)
+        if isinstance(sent[form.file], str):
+            # The parser decoded it as text, which spoils it.
+            detail = f"The part {form.file!r} must be a file: give it a filename."
             raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-        if unknown := set(sent) - set(_PARTS):
-            detail = f"There is no part {min(unknown)[:100]!r}; the parts are 'image' and 'request'."
+        if unknown := set(sent) - {form.file, _REQUEST}:
+            detail = f"There is no part {min(unknown)[:100]!r}; the parts are {form.file!r} and {_REQUEST!r}."
             raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-        return await asyncio.to_thread(_from_parts, image, text, form)
+        return await asyncio.to_thread(_from_parts, content, text, form)
     finally:
         await sent.close()
 
 
-def _from_parts(image: bytes, text: bytes, form: _Form[_T]) -> _T:
+def _from_parts(content: bytes, text: bytes, form: _Form[_T]) -> _T:
     if len(text) > _MAX_REQUEST_PART:
         detail = f"The part 'request' has more bytes than the limit of {_MAX_REQUEST_PART:,}."
         raise ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
     check_values(text)
     assert form.from_parts is not None, "asked for before"
-    return form.from_parts(image, text)
+    return form.from_parts(content, text)
 
 
 def check_values(text: bytes) -> None:

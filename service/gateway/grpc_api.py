@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -13,6 +14,7 @@ from service.errors import ServiceError
 from service.gateway.call import Call, recorded
 from service.gateway.router import Router
 from service.gateway.session_router import SessionRouter
+from service.gateway.video_router import VideoRouter
 from service.pb.efficientsam3.v1 import (
     segmentation_pb2,
     segmentation_pb2_grpc,
@@ -42,7 +44,7 @@ def make_server(
     calls = _Calls(settings, telemetry)
     return rpc_server.make_server(
         Segmentation(router, calls),
-        Tracking(sessions, calls),
+        Tracking(sessions, VideoRouter(router, sessions, settings, telemetry), calls),
         Variants(router, calls),
         state,
         settings.max_body_bytes,
@@ -56,11 +58,12 @@ class _Calls:
         self.telemetry = telemetry
         self._settings = settings
 
-    def begin(self, method: str, context: Context) -> Call:
+    def begin(self, method: str, context: Context, *, long: bool = False) -> Call:
+        """`long`: without a deadline of its own it has the longest there is."""
         settings = self._settings
         left_s = context.time_remaining()
         if left_s is None:
-            left_s = settings.default_deadline_ms / 1000
+            left_s = (settings.max_deadline_ms if long else settings.default_deadline_ms) / 1000
         left_s = min(left_s, settings.max_deadline_ms / 1000)
         head_start_s = min(_HEAD_START_S, left_s / 10)
         deadline = asyncio.get_running_loop().time() + left_s - head_start_s
@@ -99,8 +102,8 @@ class Segmentation(segmentation_pb2_grpc.SegmentationServicer):
 class Tracking(tracking_pb2_grpc.TrackingServicer):
     """Tracking, answered by workers. A stream's frames are asked for one by one, of who has the session."""
 
-    def __init__(self, router: SessionRouter, calls: _Calls) -> None:
-        self._router = router
+    def __init__(self, router: SessionRouter, videos: VideoRouter, calls: _Calls) -> None:
+        self._router, self._videos = router, videos
         self._calls = calls
 
     async def Track(  # noqa: N802
@@ -119,6 +122,17 @@ class Tracking(tracking_pb2_grpc.TrackingServicer):
                 else:
                     answer = await self._told(id, request.frame, call)
             yield answer
+
+    async def TrackVideo(  # noqa: N802
+        self, request: tracking_pb2.TrackVideoRequest, context: Context
+    ) -> AsyncIterator[tracking_pb2.TrackResponse]:
+        call = self._calls.begin("Tracking/TrackVideo", context, long=True)
+        with recorded(call, self._calls.telemetry):
+            async with aclosing(self._videos.track(request, call)) as answers:
+                async for answer in answers:
+                    if answer.HasField("error"):
+                        call.kind = answer.error.kind
+                    yield answer
 
     async def OpenSession(  # noqa: N802
         self, request: tracking_pb2.OpenSessionRequest, context: Context

@@ -4,32 +4,38 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.errors import TABLE
 from service.gateway.problems import MEDIA_TYPE
 from service.gateway.schema import EncodeFields, EncodeIn, Problem, SegmentFields, SegmentIn
-from service.gateway.session_schema import FrameFields, FrameIn, OpenIn
+from service.gateway.session_schema import FrameFields, FrameIn, OpenIn, VideoIn
 
 _REF = "#/components/schemas/{model}"
 _IMAGE = {"base64": "/9j/4AAQSkZJRg=="}
 
 
-def _body(whole: str, fields: str, example: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    """The two bodies of one address: JSON of the model `whole`, and multipart with an image and `fields`."""
-    as_json = {"schema": {"$ref": _REF.format(model=whole)}, "example": example}
-    parts = {
+def _parts(file: str, fields: str, required: list[str]) -> dict[str, Any]:
+    """Multipart with a file and the model `fields`."""
+    return {
         "schema": {
             "type": "object",
             "required": required,
             "additionalProperties": False,
             "properties": {
-                "image": {"type": "string", "contentMediaType": "application/octet-stream"},
+                file: {"type": "string", "contentMediaType": "application/octet-stream"},
                 "request": {"$ref": _REF.format(model=fields)},
             },
         },
         "encoding": {"request": {"contentType": "application/json"}},
     }
+
+
+def _body(whole: str, fields: str, example: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """The two bodies of one address: JSON of the model `whole`, and multipart with an image and `fields`."""
+    as_json = {"schema": {"$ref": _REF.format(model=whole)}, "example": example}
+    parts = _parts("image", fields, required)
     return {
         "requestBody": {
             "required": True,
@@ -51,9 +57,20 @@ FRAME_BODY = _body(
     {"frame": 0, "image": _IMAGE, "prompts": [{"points": [{"x": 520, "y": 375}]}]},
     ["image", "request"],
 )
+VIDEO_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": _parts("video", "VideoIn", ["video", "request"])},
+    }
+}
 OPEN_BODY = {
     "requestBody": {"content": {"application/json": {"schema": {"$ref": _REF.format(model="OpenIn")}}}}
 }
+
+
+def reference(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a model that another address answers with."""
+    return {"$ref": _REF.format(model=model.__name__)}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -84,6 +101,7 @@ def install(app: FastAPI) -> None:
                 OpenIn,
                 FrameIn,
                 FrameFields,
+                VideoIn,
                 Problem,
             )
             inputs = [(model, "validation") for model in models]

@@ -81,14 +81,14 @@ class Pool:
         no worker is ready in time or the second try fails too, DEADLINE_EXCEEDED, and whatever the worker
         raises.
         """
-        worker = await self._next(call, kept)
+        worker = await self.next(call, kept)
         try:
             return await worker.ask(method, request, call)
         except ServiceError as error:
             if error.kind is not Kind.UNAVAILABLE:
                 raise
             _LOG.warning("request %s: its worker went away, trying once more", call.request_id)
-        worker = await self._next(call, kept)
+        worker = await self.next(call, kept)
         return await worker.ask(method, request, call)
 
     def missing(self) -> str:
@@ -99,7 +99,8 @@ class Pool:
         counted = [f"{states.count(state)} {state}" for state in State if state in states]
         return f"of {len(states)} configured, {', '.join(counted)}"
 
-    async def _next(self, call: Call, kept: str) -> Worker:
+    async def next(self, call: Call, kept: str) -> Worker:
+        """The worker for a request, once one is ready; see `ask`."""
         try:
             async with asyncio.timeout_at(call.deadline):
                 await self.wait_ready()

@@ -27,17 +27,27 @@ class SessionRouter:
     async def open(self, request: pb.OpenSessionRequest, call: Call) -> pb.Session:
         """A new session; one that is known is looked up."""
         check_open(request, self._settings)
+        pool = self.pool_for(request, call)
         if request.session:
-            if request.variant:
-                detail = "variant and session are both given: a session has its variant."
-                raise ServiceError(Kind.INVALID_ARGUMENT, detail)
             return await self.get(pb.SessionRequest(session=request.session), call)
-        self._router.check_open()
-        pool = self._router.pool(request.variant)
-        call.variant = request.variant = pool.variant
-        call.new_session = new_session_id(pool.variant)
         with self._router.admitted(pool):
             return await pool.ask(lambda worker: worker.tracking.OpenSession, request, call, call.new_session)
+
+    def pool_for(self, request: pb.OpenSessionRequest, call: Call) -> Pool:
+        """The workers of the session, or of one to be made, whose id is then `call.new_session`.
+
+        Raises ServiceError: `variant_not_found`, `session_not_found`, `invalid_argument`, UNAVAILABLE.
+        """
+        if not request.session:
+            self._router.check_open()
+            pool = self._router.pool(request.variant)
+            call.variant = request.variant = pool.variant
+            call.new_session = new_session_id(pool.variant)
+            return pool
+        if request.variant:
+            detail = "variant and session are both given: a session has its variant."
+            raise ServiceError(Kind.INVALID_ARGUMENT, detail)
+        return self._pool(request.session, call)
 
     async def add(self, request: pb.AddFrameRequest, call: Call) -> pb.FrameAnswer:
         """One frame."""

@@ -96,6 +96,22 @@ class FrameIn(FrameFields):
     )
 
 
+class VideoPromptIn(TrackPromptIn):
+    """A prompt of one of a video's frames."""
+
+    frame: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="Index of its frame")
+
+
+class VideoIn(OpenIn):
+    """The part `request` of a video: the session it is tracked in, and its prompts."""
+
+    session: str = Field(default="", description="A session that the video began in, to go on with it")
+    first: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="Index of the first frame to answer: those before it have been answered"
+    )
+    prompts: Entries[VideoPromptIn] = Field(default_factory=list)
+
+
 class SessionOut(BaseModel):
     """Where a session stands."""
 

@@ -10,6 +10,7 @@ from service.gateway.session_schema import (
     SessionOut,
     TrackedOut,
     TrackPromptIn,
+    VideoIn,
 )
 from service.gateway.translate import (
     MASK_FORMATS,
@@ -44,6 +45,16 @@ def frame_of(body: FrameFields, image: segmentation_pb.Image | None) -> pb.Frame
     """The proto frame of a JSON frame and its image."""
     prompts = [_prompt(prompt) for prompt in body.prompts]
     return pb.Frame(frame=body.frame, revision=body.revision, image=image, prompts=prompts)
+
+
+def video_request(body: VideoIn, video: bytes) -> pb.TrackVideoRequest:
+    """The proto request of a video's JSON and its file."""
+    opening = pb.OpenSessionRequest(session=body.session) if body.session else open_request(body)
+    if body.session and body.variant:
+        # To be refused with the words that every way in has for it.
+        opening.variant = body.variant
+    prompts = [pb.VideoPrompt(frame=each.frame, prompt=_prompt(each)) for each in body.prompts]
+    return pb.TrackVideoRequest(open=opening, video=video, prompts=prompts, first=body.first)
 
 
 def session_answer(session: pb.Session) -> SessionOut:

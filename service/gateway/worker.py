@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -31,6 +32,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 # Which method is meant: `lambda worker: worker.segmentation.Segment`.
 Method = Callable[["Worker"], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
+StreamMethod = Callable[["Worker"], grpc.aio.UnaryStreamMultiCallable[Request, Response]]
 
 # A watch is opened again after this long, so that a frozen worker is found out. Longer than `_ANSWER_S`, or
 # a watch would end before a frozen worker has failed to begin it.
@@ -90,17 +92,29 @@ class Worker:
         Raises the worker's ServiceError, and UNAVAILABLE when the worker falls silent; cancelling it cancels
         the worker's call.
         """
+        asked = method(self)(request, **_terms(call))
+        with self._under_way(asked):
+            return await asked
+
+    async def ask_for_many(
+        self, method: StreamMethod[Request, Response], request: Request, call: Call
+    ) -> AsyncGenerator[Response, None]:
+        """As `ask`, for answers that come one by one. Closing it cancels the worker's call."""
+        asked = method(self)(request, **_terms(call))
+        with self._under_way(asked):
+            try:
+                async for answer in asked:
+                    yield answer
+            finally:
+                asked.cancel()
+
+    @contextmanager
+    def _under_way(self, asked: grpc.aio.Call) -> Iterator[None]:
+        """Count the call among the worker's, and raise what it fails with as `ask` says."""
         life = self.life
-        timeout_s = call.deadline - asyncio.get_running_loop().time()
-        metadata = (
-            (REQUEST_ID_KEY, call.request_id),
-            (OWNER_KEY, call.owner),
-            (SESSION_KEY, call.new_session),
-        )
-        asked = method(self)(request, timeout=timeout_s, metadata=metadata)
         self._calls.add(asked)
         try:
-            return await asked
+            yield
         except grpc.aio.AioRpcError as failure:
             error = from_rpc_error(failure)
             if error.kind is Kind.UNAVAILABLE:
@@ -178,6 +192,16 @@ class Worker:
         elif not self.ready:
             self.info = await self._variants.GetVariant(variants_pb2.GetVariantRequest(), timeout=_ANSWER_S)
             self._become(State.READY if self.info.name == self._variant else State.MISPLACED)
+
+
+def _terms(call: Call) -> dict[str, Any]:
+    """The deadline and the metadata that a worker is asked with."""
+    metadata = (
+        (REQUEST_ID_KEY, call.request_id),
+        (OWNER_KEY, call.owner),
+        (SESSION_KEY, call.new_session),
+    )
+    return {"timeout": call.deadline - asyncio.get_running_loop().time(), "metadata": metadata}
 
 
 def _channel_options(probe_interval_s: float) -> list[tuple[str, int]]:

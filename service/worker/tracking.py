@@ -1,5 +1,6 @@
 """Tracking over gRPC on a worker: translate, call, translate."""
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,7 @@ from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2_grpc
-from service.prompts import check_frame, check_open, check_session_id, check_stream
+from service.prompts import check_frame, check_open, check_session_id, check_stream, check_video
 from service.rpc import frame_error, owner_of, session_of
 from service.sessions.image_store import ImageStore
 from service.worker.lane import Lane, Ticket
@@ -18,6 +19,7 @@ from service.worker.servicer import check_source, check_variant, kept_image
 from service.worker.sessions import Session, Sessions
 from service.worker.tracker.state import State
 from service.worker.tracker.tracker import Tracker
+from service.worker.videos import frames_of, open_video
 
 
 class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
@@ -49,6 +51,27 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
                 yield pb.TrackResponse(opened=described(session, self._variant))
             else:
                 yield await self._told(owner, id, request.frame)
+
+    async def TrackVideo(  # noqa: N802
+        self, request: pb.TrackVideoRequest, context: Any
+    ) -> AsyncIterator[pb.TrackResponse]:
+        """A video's frames, one after another; a refused one is the last."""
+        owner = owner_of(context)
+        check_video(request, self._settings)
+        with await asyncio.to_thread(open_video, request.video, self._settings) as video:
+            if not request.open.session and not request.open.HasField("frames_total") and video.frames:
+                request.open.frames_total = video.frames
+            session = await self._open(request.open, owner, session_of(context))
+            for asked in request.prompts:
+                self._tracker.check(pb.Frame(prompts=[asked.prompt]))
+            yield pb.TrackResponse(opened=described(session, self._variant))
+            async for frame in frames_of(video, request):
+                try:
+                    answer = await self._follow(owner, session.id, frame, Ticket(context.time_remaining()))
+                except ServiceError as error:
+                    yield pb.TrackResponse(error=frame_error(frame.frame, error))
+                    return
+                yield pb.TrackResponse(frame=answer)
 
     async def OpenSession(self, request: pb.OpenSessionRequest, context: Any) -> pb.Session:  # noqa: N802
         """A new session."""
@@ -108,7 +131,9 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         self._tracker.check(frame)
         if frame.HasField("image"):
             check_source(frame.image)
+        return await self._follow(owner, id, frame, ticket)
 
+    async def _follow(self, owner: str, id: str, frame: pb.Frame, ticket: Ticket) -> pb.FrameAnswer:
         async def compute(session: Session, state: State) -> tuple[State, pb.FrameAnswer, Seen]:
             seen = None if frame.HasField("image") else session.seen
             sent = await self._with_image(owner, frame)

@@ -377,6 +377,64 @@ class Removal(_message.Message):
 Global___Removal: _TypeAlias = Removal  # noqa: Y015
 
 @_typing.final
+class TrackVideoRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    video: _builtins.bytes
+    """A video file, MP4 or another that FFmpeg reads; its frames are the session's, from 0."""
+    first: _builtins.int
+    """Index of the first frame to answer; those before it have been answered already."""
+    @_builtins.property
+    def open(self) -> Global___OpenSessionRequest:
+        """A new session, or the one that this video was tracked in as far as it got."""
+
+    @_builtins.property
+    def prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VideoPrompt]: ...
+    def __init__(
+        self,
+        *,
+        open: Global___OpenSessionRequest | None = ...,
+        video: _builtins.bytes = ...,
+        prompts: _abc.Iterable[Global___VideoPrompt] | None = ...,
+        first: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["open", b"open"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "open", b"open", "prompts", b"prompts", "video", b"video"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackVideoRequest: _TypeAlias = TrackVideoRequest  # noqa: Y015
+
+@_typing.final
+class VideoPrompt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    frame: _builtins.int
+    """Index of the frame that it shows something on."""
+    @_builtins.property
+    def prompt(self) -> Global___TrackPrompt: ...
+    def __init__(
+        self,
+        *,
+        frame: _builtins.int = ...,
+        prompt: Global___TrackPrompt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoPrompt: _TypeAlias = VideoPrompt  # noqa: Y015
+
+@_typing.final
 class FrameAnswer(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

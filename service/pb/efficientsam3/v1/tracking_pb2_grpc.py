@@ -68,6 +68,11 @@ class TrackingStub:
                 request_serializer=efficientsam3_dot_v1_dot_tracking__pb2.SessionRequest.SerializeToString,
                 response_deserializer=efficientsam3_dot_v1_dot_tracking__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.TrackVideo = channel.unary_stream(
+                '/efficientsam3.v1.Tracking/TrackVideo',
+                request_serializer=efficientsam3_dot_v1_dot_tracking__pb2.TrackVideoRequest.SerializeToString,
+                response_deserializer=efficientsam3_dot_v1_dot_tracking__pb2.TrackResponse.FromString,
+                _registered_method=True)
 
 
 class TrackingServicer:
@@ -116,6 +121,15 @@ class TrackingServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TrackVideo(self, request, context):
+        """A whole video file: `opened`, then every frame's answer as it is done. The session stays: it can be gone on
+        with, and a video whose answers were cut off is gone on with from the frame that is missed. A frame that is
+        refused is answered by an `error`, which is the last response.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrackingServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +162,11 @@ def add_TrackingServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=efficientsam3_dot_v1_dot_tracking__pb2.SessionRequest.FromString,
                     response_serializer=efficientsam3_dot_v1_dot_tracking__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'TrackVideo': grpc.unary_stream_rpc_method_handler(
+                    servicer.TrackVideo,
+                    request_deserializer=efficientsam3_dot_v1_dot_tracking__pb2.TrackVideoRequest.FromString,
+                    response_serializer=efficientsam3_dot_v1_dot_tracking__pb2.TrackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,6 +335,33 @@ class Tracking:
             '/efficientsam3.v1.Tracking/DeleteSession',
             efficientsam3_dot_v1_dot_tracking__pb2.SessionRequest.SerializeToString,
             efficientsam3_dot_v1_dot_tracking__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrackVideo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/efficientsam3.v1.Tracking/TrackVideo',
+            efficientsam3_dot_v1_dot_tracking__pb2.TrackVideoRequest.SerializeToString,
+            efficientsam3_dot_v1_dot_tracking__pb2.TrackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,11 @@ class TrackingStub:
     ForkSession: _grpc.UnaryUnaryMultiCallable[_tracking_pb2.SessionRequest, _tracking_pb2.Session]
     """A new session with the same memory, which goes on by itself."""
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_tracking_pb2.SessionRequest, _tracking_pb2.DeleteSessionResponse]
+    TrackVideo: _grpc.UnaryStreamMultiCallable[_tracking_pb2.TrackVideoRequest, _tracking_pb2.TrackResponse]
+    """A whole video file: `opened`, then every frame's answer as it is done. The session stays: it can be gone on
+    with, and a video whose answers were cut off is gone on with from the frame that is missed. A frame that is
+    refused is answered by an `error`, which is the last response.
+    """
 
 @_typing.type_check_only
 class TrackingAsyncStub(TrackingStub):
@@ -67,6 +72,11 @@ class TrackingAsyncStub(TrackingStub):
     ForkSession: _aio.UnaryUnaryMultiCallable[_tracking_pb2.SessionRequest, _tracking_pb2.Session]  # type: ignore[assignment]
     """A new session with the same memory, which goes on by itself."""
     DeleteSession: _aio.UnaryUnaryMultiCallable[_tracking_pb2.SessionRequest, _tracking_pb2.DeleteSessionResponse]  # type: ignore[assignment]
+    TrackVideo: _aio.UnaryStreamMultiCallable[_tracking_pb2.TrackVideoRequest, _tracking_pb2.TrackResponse]  # type: ignore[assignment]
+    """A whole video file: `opened`, then every frame's answer as it is done. The session stays: it can be gone on
+    with, and a video whose answers were cut off is gone on with from the frame that is missed. A frame that is
+    refused is answered by an `error`, which is the last response.
+    """
 
 class TrackingServicer(metaclass=_abc_1.ABCMeta):
     """Objects followed through a video, frame by frame, in a session that outlives connections and workers.
@@ -120,5 +130,16 @@ class TrackingServicer(metaclass=_abc_1.ABCMeta):
         request: _tracking_pb2.SessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_pb2.DeleteSessionResponse, _abc.Awaitable[_tracking_pb2.DeleteSessionResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def TrackVideo(
+        self,
+        request: _tracking_pb2.TrackVideoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tracking_pb2.TrackResponse], _abc.AsyncIterator[_tracking_pb2.TrackResponse]]:
+        """A whole video file: `opened`, then every frame's answer as it is done. The session stays: it can be gone on
+        with, and a video whose answers were cut off is gone on with from the frame that is missed. A frame that is
+        refused is answered by an `error`, which is the last response.
+        """
 
 def add_TrackingServicer_to_server(servicer: TrackingServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
