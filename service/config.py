@@ -118,6 +118,16 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """Objects that one session may follow."""
     max_session_texts: Annotated[int, Field(ge=1, le=1024)] = 16
     """Texts whose instances one session may follow."""
+    max_session_bytes: PositiveInt = 512 * MIB
+    """Bytes of what is kept of one session's objects: some 0.4 MB each for a full-size student's Perceiver
+    memory, 7 MB for a dense one."""
+    max_frames_in_flight: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Frames of one session that may wait or be computed at once, sent one by one; one more is refused as
+    `overloaded`."""
+    max_frame_rate: NonNegativeFloat = 0.0
+    """Frames of one session that are computed per second; those that come faster wait. 0: no limit."""
+    max_sessions: PositiveInt = 1000
+    """Sessions that one key may have at once; whoever comes without a key shares one count."""
     hot_session_bytes: NonNegativeInt = 1024 * MIB
     """Bytes of session memories that stay on the worker between frames; the least used are loaded again from
     Redis. Without Redis all stay."""

@@ -1,6 +1,7 @@
 """Tracking sessions kept in Redis: `session_store.SessionStore`, shared by every worker."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.resources import files
@@ -19,6 +20,7 @@ from service.sessions.session_store import (
     Cursor,
     Parts,
     Stored,
+    check_count,
     gone,
     nonce,
 )
@@ -46,6 +48,26 @@ class RedisSessions:
             name: self._client.register_script(folder.joinpath(f"{name}.lua").read_text("utf-8"))
             for name in _SCRIPTS
         }
+
+    async def admit(self, owner: str, id: str, most: int) -> None:
+        # A count of its own, in another slot than the sessions: what ended is found out when it matters.
+        ids = f"{_PREFIX}{{{owner}}}:ids"
+        with in_reach(_STORE):
+            others = await _patiently(lambda: self._client.zcard(ids))
+            if others >= most:
+                others = await _patiently(lambda: self._recount(owner, id, ids))
+            check_count(others, most)
+            await _patiently(lambda: self._client.zadd(ids, {id: time.time()}))
+            await _patiently(lambda: self._client.pexpire(ids, _REMEMBERED_MS))
+
+    async def _recount(self, owner: str, id: str, ids: str) -> int:
+        """How many of the owner's sessions are there but this one; the others are forgotten."""
+        found: Any = await self._client.zrange(ids, 0, -1)
+        names = [name.decode() for name in found]
+        there = await asyncio.gather(*(self._client.exists(_key(owner, name)) for name in names))
+        if ended := [name for name, alive in zip(names, there, strict=True) if not alive]:
+            await self._client.zrem(ids, *ended)
+        return len(set(names) - set(ended) - {id})
 
     async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:
         claim = Claim(1, nonce())
@@ -92,7 +114,7 @@ class RedisSessions:
         _check(id, await self._run("write", owner, id, *arguments))
 
     async def _run(self, script: str, owner: str, id: str, *arguments: Any) -> Any:
-        key = f"{_PREFIX}{{{id}}}:{owner}"
+        key = _key(owner, id)
         with in_reach(_STORE):
             return await _patiently(lambda: self._scripts[script](keys=[key, f"{key}:end"], args=arguments))
 
@@ -104,6 +126,10 @@ class RedisSessions:
         claim = Claim(int(parts.pop(".epoch")), parts.pop(".nonce").decode())
         cursor, ttl_ms = Cursor.parse(parts.pop(".cursor").decode()), int(parts.pop(".ttl"))
         return claim, Stored(cursor, parts, ttl_ms / 1000, left_ms / 1000)
+
+
+def _key(owner: str, id: str) -> str:
+    return f"{_PREFIX}{{{id}}}:{owner}"
 
 
 def _flat(parts: Parts) -> list[str | bytes]:

@@ -15,6 +15,8 @@ from service.errors import Kind, ServiceError
 Parts = Mapping[str, bytes]
 # How long it is remembered that there was a session, after its end.
 REMEMBERED_S = 86_400
+# Sessions end in minutes rather than seconds.
+_QUOTA_RETRY_S = 30.0
 
 
 class Cursor(NamedTuple):
@@ -71,6 +73,13 @@ class SessionStore(Protocol):
     was one whose time is over, else `session_not_found`; all of it raises `store_unavailable` where the store
     is out of reach. Each of these is one step: it is done, or nothing of it is.
     """
+
+    async def admit(self, owner: str, id: str, most: int) -> None:
+        """Count a session to be made. Raises `quota_exceeded` where its owner has `most` others.
+
+        Those that are made in the same moment may exceed it by as many.
+        """
+        ...
 
     async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:
         """A new session at `START`, claimed. Raises ClaimLostError where there is one of that id already."""
@@ -132,6 +141,13 @@ def gone(id: str, *, expired: bool) -> ServiceError:
     return ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {id[:64]!r}.")
 
 
+def check_count(others: int, most: int) -> None:
+    """Raise `quota_exceeded` where there are `most` sessions already."""
+    if others >= most:
+        detail = f"There are {others:,} sessions already, and {most:,} are allowed: delete one that is done."
+        raise ServiceError(Kind.QUOTA_EXCEEDED, detail, retry_after_s=_QUOTA_RETRY_S)
+
+
 @dataclass(slots=True)
 class _Kept:
     claim: Claim
@@ -149,6 +165,10 @@ class MemorySessions:
         self._kept: dict[tuple[str, str], _Kept] = {}
         # Until when it is remembered that there was a session.
         self._ended: dict[tuple[str, str], float] = {}
+
+    async def admit(self, owner: str, id: str, most: int) -> None:
+        self._drop_expired()
+        check_count(sum(key[0] == owner and key[1] != id for key in self._kept), most)
 
     async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:
         self._drop_expired()

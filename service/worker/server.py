@@ -100,7 +100,7 @@ class Worker:
         lane = Lane(settings.max_queued)
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
-        sessions = Sessions(_open_sessions(settings), origin, settings.hot_session_bytes)
+        sessions = Sessions(_open_sessions(settings), origin, settings)
         tracker = Tracker(manifest, engine, tokenize, settings)
         state = health.aio.HealthServicer()
         server = make_server(

@@ -5,11 +5,14 @@ Order: compute, write, then answer. What is hot is what the store has; when in d
 
 import asyncio
 import hashlib
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.state.v1 import session_pb2 as state_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
@@ -63,6 +66,8 @@ class Session:
     expires: datetime
     # The last frame's image and features, while they are known.
     seen: Seen | None = None
+    # When its next frame may be computed, in the process's own time, seconds.
+    due: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -88,16 +93,19 @@ Compute = Callable[[Session, State], Awaitable[tuple[State, pb.FrameAnswer, Seen
 class Sessions:
     """The sessions of one worker. Used from one event loop."""
 
-    def __init__(self, store: SessionStore, origin: Origin, max_bytes: int) -> None:
-        """At most `max_bytes` of memories stay hot; the least used are loaded again when they are needed."""
-        self._store, self._origin, self._max_bytes = store, origin, max_bytes
+    def __init__(self, store: SessionStore, origin: Origin, limits: WorkerSettings) -> None:
+        """`limits.hot_session_bytes` of memories stay hot; the least used are loaded again when needed."""
+        self._store, self._origin, self._limits = store, origin, limits
         self._hot: OrderedDict[Key, Session] = OrderedDict()
+        # Frames that wait or are computed.
+        self._coming: Counter[Key] = Counter()
 
     async def open(
         self, owner: str, id: str, ttl_s: float, frames_total: int | None, options: pb.TrackOptions
     ) -> Session:
         """A new session; `id` is chosen by the gateway, or empty."""
         id = id or new_id(self._origin.variant)
+        await self._store.admit(owner, id, self._limits.max_sessions)
         state = State(self._origin, options, frames_total)
         try:
             claim = await self._store.create(owner, id, ttl_s, {HEAD: head_of(state), BASE: head_of(state)})
@@ -127,9 +135,14 @@ class Sessions:
     async def add(self, owner: str, id: str, frame: pb.Frame, compute: Compute) -> pb.FrameAnswer:
         """Answer a frame: the next one, a correction of the last, or one that was answered already.
 
-        Raises ServiceError: `frame_gap`, `frame_conflict`, `session_rolled_back`, what the store raises, and
-        what `compute` raises. The session is then as it was before.
+        Raises ServiceError: `frame_gap`, `frame_conflict`, `session_rolled_back`, `overloaded` and
+        `quota_exceeded` for its limits, what the store raises, and what `compute` raises. The session is then
+        as it was before.
         """
+        with self._one_more((owner, id)):
+            return await self._add(owner, id, frame, compute)
+
+    async def _add(self, owner: str, id: str, frame: pb.Frame, compute: Compute) -> pb.FrameAnswer:
         known = START
         for _ in range(_TAKEOVERS):
             session = await self.get(owner, id)
@@ -146,9 +159,24 @@ class Sessions:
         detail = f"Session {id[:64]!r} is being taken over again and again: it is used from several places."
         raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=1.0)
 
+    @contextmanager
+    def _one_more(self, key: Key) -> Iterator[None]:
+        most = self._limits.max_frames_in_flight
+        if self._coming[key] >= most:
+            detail = f"{most} frames of the session are on their way, which is the limit: wait for an answer."
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=1.0)
+        self._coming[key] += 1
+        try:
+            yield
+        finally:
+            self._coming[key] -= 1
+            if not self._coming[key]:
+                del self._coming[key]
+
     async def fork(self, owner: str, id: str, other: str) -> Session:
         """A new session that goes on from where this one stands; its id `other` is chosen as in `open`."""
         other = other or new_id(self._origin.variant)
+        await self._store.admit(owner, other, self._limits.max_sessions)
         stored = await self._store.fork(owner, id, other)
         return self._read(owner, other, Claim(0, ""), stored)
 
@@ -173,7 +201,11 @@ class Sessions:
             await self._confirm(session)
             return session.answers[frame.frame].answer
         before = session.base if corrects else session.state
+        await self._in_turn(session)
         after, answer, seen = await compute(session, before)
+        if after.nbytes > (most := self._limits.max_session_bytes):
+            detail = f"The session would keep {after.nbytes:,} bytes of its objects; the limit is {most:,}."
+            raise ServiceError(Kind.QUOTA_EXCEEDED, detail)
         kept = state_pb.Answer(revision=frame.revision, request=request, answer=answer)
         await self._commit(session, before, after, Cursor(frame.frame, frame.revision), kept)
         session.seen = seen
@@ -217,6 +249,13 @@ class Sessions:
         session.cursor, session.state, session.base, session.answers = cursor, state, base, answers
         session.expires = until(session.ttl_s)
 
+    async def _in_turn(self, session: Session) -> None:
+        """Return when the session's next frame may be computed."""
+        if rate := self._limits.max_frame_rate:
+            now = time.monotonic()
+            session.due = max(now, session.due) + 1 / rate
+            await asyncio.sleep(session.due - 1 / rate - now)
+
     async def _confirm(self, session: Session) -> None:
         """Return if what is hot is the session. Raises ClaimLostError if it goes on elsewhere."""
         try:
@@ -251,7 +290,7 @@ class Sessions:
         """Hot, and the last to be forgotten."""
         self._hot[session.owner, session.id] = session
         self._hot.move_to_end((session.owner, session.id))
-        room = self._max_bytes - sum(one.state.nbytes for one in self._hot.values())
+        room = self._limits.hot_session_bytes - sum(one.state.nbytes for one in self._hot.values())
         for key, one in list(self._hot.items())[:-1]:
             if room >= 0:
                 break

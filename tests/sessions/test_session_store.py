@@ -65,6 +65,27 @@ def test_a_session_is_what_its_owner_wrote_and_nobody_elses(run: Run) -> None:
     run(scenario)
 
 
+def test_an_owner_has_no_more_sessions_than_are_allowed(run: Run) -> None:
+    async def scenario(kept: Kept) -> None:
+        store = kept.store
+        for id in "ab":
+            await store.admit("key-1", id, 2)
+            await store.create("key-1", id, TTL_S, PARTS)
+        # One that is made again is no other, and other owners have their own.
+        await store.admit("key-1", "a", 2)
+        await store.admit("", "c", 2)
+        with pytest.raises(ServiceError, match="2 sessions already, and 2 are allowed") as refused:
+            await store.admit("key-1", "c", 2)
+        assert refused.value.kind is Kind.QUOTA_EXCEEDED
+        await store.delete("key-1", "a")
+        await store.admit("key-1", "c", 2)
+        await store.create("key-1", "c", 2 * TTL_S, {})
+        await kept.age(TTL_S + 1)
+        await store.admit("key-1", "d", 2)
+
+    run(scenario)
+
+
 def test_making_a_session_again_leaves_it_as_it_is(run: Run) -> None:
     async def scenario(kept: Kept) -> None:
         store = kept.store

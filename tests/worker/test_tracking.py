@@ -320,6 +320,38 @@ def test_ids_that_the_server_gives_were_never_used(start: Start) -> None:
     run(scenario())
 
 
+def test_a_session_keeps_to_its_limits(start: Start, kept: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        async with start(max_session_bytes=3_000, max_sessions=2, max_frames_in_flight=2, **kept) as tracking:
+            id = (await tracking.open()).session
+            fork = await tracking.fork(id)
+            for work in (tracking.open(), tracking.fork(id)):
+                error = await refused(work)
+                assert error.kind is Kind.QUOTA_EXCEEDED and "2 are allowed" in error.detail
+            await tracking.delete(fork.session)
+            answers = await asyncio.gather(
+                *(tracking.add(id, shot(0)) for _ in range(3)), return_exceptions=True
+            )
+            (lost,) = [each for each in answers if isinstance(each, ServiceError)]
+            assert lost.kind is Kind.OVERLOADED and "2 frames" in lost.detail
+            error = await refused(tracking.add(id, shot(1, *([CLICK] * 20))))
+            assert error.kind is Kind.QUOTA_EXCEEDED and "the limit is 3,000" in error.detail
+            assert (await tracking.add(id, shot(1))).frame == 1
+
+    run(scenario())
+
+
+def test_frames_follow_each_other_no_faster_than_they_may(start: Start) -> None:
+    async def scenario() -> None:
+        async with start(max_frame_rate=20.0) as tracking:
+            id = (await tracking.open()).session
+            before = asyncio.get_running_loop().time()
+            await tracking.frames(id, range(4))
+            assert asyncio.get_running_loop().time() - before >= 3 / 20
+
+    run(scenario())
+
+
 def test_bad_frames_are_refused_and_the_session_stays_usable(start: Start) -> None:
     async def scenario() -> None:
         async with start(max_session_objects=3) as tracking:
