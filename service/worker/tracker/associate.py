@@ -27,7 +27,7 @@ class Rules:
     found_iou: float = 0.5
     # Of two tracks that overlap this much the one that was hidden more recently is not shown.
     same_iou: float = 0.7
-    # Every so many frames a track whose detection is this sure, and this alike, is taken from it anew.
+    # Every so many frames (0: never) a track whose detection is this sure, and this alike, is taken from it.
     renew_every: int = 16
     renew_score: float = 0.8
     renew_iou: float = 0.8

@@ -13,6 +13,7 @@ from service.worker.scenes import Scene, Seen
 from service.worker.tracker.associate import Rules, associate, distinct, hidden_copies, shrunk
 from service.worker.tracker.bank import Track
 from service.worker.tracker.follow import Chosen, Follower, Prompted
+from service.worker.tracker.specks import without_specks
 
 # Logits of what another object covers, and what is said of an object by its mask alone.
 _COVERED, _SURE = -10.0, 10.0
@@ -73,7 +74,7 @@ class Instances:
             found = self._distinct(run, seen.scene, text, rules)
             known = _masks([row.chosen.logits for row in own], found.logits) > 0
             met = associate(known, found.scores, found.logits > 0, rules)
-            if frame and frame % rules.renew_every == 0:
+            if frame and rules.renew_every and frame % rules.renew_every == 0:
                 for row, best, overlap in zip(own, met.best, met.best_iou, strict=True):
                     if best >= 0 and _renews(row, found.scores[best], overlap, rules):
                         given[row.track.id] = self._shown(found.logits[best], seen.scene)
@@ -83,7 +84,9 @@ class Instances:
                 given[track.id] = self._shown(found.logits[index], seen.scene)
         changed = [*(row.track for row in rows if row.track.id in given), *begun]
         looked = self._follower.look(run, seen, frame, span, changed, given)
-        anew = {track.id: Row(track, chosen, True) for track, chosen in zip(changed, looked, strict=True)}
+        anew = {
+            track.id: cleaned(Row(track, chosen, True)) for track, chosen in zip(changed, looked, strict=True)
+        }
         return [*(anew.get(row.track.id, row) for row in rows), *(anew[track.id] for track in begun)]
 
     def _distinct(self, run: Run, scene: Scene, text: str, rules: Rules) -> Detections:
@@ -95,6 +98,13 @@ class Instances:
         """A detection's mask as the prompt that begins a track."""
         mask = grow(logits, self._follower.memory_side) > 0
         return Prompted(*_NO_POINTS, given=self._follower.given(mask, scene.width, scene.height))
+
+
+def cleaned(row: Row) -> Row:
+    """An instance's row without its mask's specks, as it is compared, shown and kept; others as they are."""
+    if not row.track.label:
+        return row
+    return replace(row, chosen=replace(row.chosen, logits=without_specks(row.chosen.logits)))
 
 
 def settled(rows: Sequence[Row], frame: int, rules: Rules) -> list[Row]:

@@ -45,7 +45,9 @@ def _shown(found: Found, scene: Scene, options: pb.TrackOptions) -> pb.TrackedOb
     track, score = found.track, 1 / (1 + math.exp(-max(found.object_score, -80.0)))
     shown = pb.TrackedObject(object=track.id, score=score, label=track.label)
     if found.visible:
-        mask = masks.upscale(fill_holes(found.logits), scene.width, scene.height)
+        # A text's instances are without specks already; the reference fills no larger holes of theirs.
+        logits = found.logits if track.label else fill_holes(found.logits)
+        mask = masks.upscale(logits, scene.width, scene.height)
         shown.area = int(np.count_nonzero(mask))
         shown.visible = shown.area > 0
     if shown.visible:
