@@ -71,6 +71,8 @@ class Frames:
     ) -> list[Row]:
         known = {track.id: track for track in state.tracks}
         tracks = [known.get(id, Track(id)) for id in sorted({*known, *ids})]
+        # Whoever shows an object confirms it.
+        tracks = [replace(track, trial=None) if track.id in ids else track for track in tracks]
         _bound("objects", len(tracks), self._limits.max_session_objects)
         with run.stage("prompts"):
             shown = {

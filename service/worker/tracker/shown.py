@@ -26,6 +26,8 @@ def answer_of(
     answer = pb.FrameAnswer(frame=frame.frame, revision=frame.revision, image=image)
     size = 0
     for found in step.found:
+        if found.track.trial is not None:
+            continue
         go_on()
         shown = _shown(found, scene, options)
         if (prompt := step.prompts.get(found.track.id)) is not None:
