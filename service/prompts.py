@@ -19,6 +19,7 @@ from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
 DEFAULT_MAX_SEGMENTS = 100
 # What JSON's numbers hold exactly, with room for the ids that follow.
 MAX_OBJECT_ID = 2**52
+MAX_CONFIRM_FRAMES = 60
 IMAGE_ID = r"sha256:[0-9a-f]{64}"
 _IMAGE_ID = re.compile(IMAGE_ID)
 # The variant, which tells a gateway whom to ask, and what nobody can guess.
@@ -66,6 +67,8 @@ def check_open(request: tracking_pb.OpenSessionRequest, limits: Limits) -> None:
     for name in ("score_threshold", "new_object_threshold"):
         if request.options.HasField(name):
             _check_threshold(f"options.{name}", getattr(request.options, name))
+    if (frames := request.options.confirm_frames) > MAX_CONFIRM_FRAMES:
+        raise _invalid(f"options.confirm_frames is {frames}; 0..{MAX_CONFIRM_FRAMES} is allowed.")
 
 
 def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:

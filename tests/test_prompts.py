@@ -8,7 +8,8 @@ import pytest
 from service.config import Limits
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
-from service.prompts import check, check_image_id, check_new_image, image_id, is_concept
+from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
+from service.prompts import check, check_image_id, check_new_image, check_open, image_id, is_concept
 
 LIMITS = Limits(
     max_body_bytes=20_000,
@@ -174,3 +175,24 @@ def test_masks_of_a_request_share_one_limit_on_pixels() -> None:
         with pytest.raises(ServiceError, match=r"masks of 300 pixels in all; the limit is 250") as refused:
             check(request, limits)
         assert refused.value.kind is Kind.PAYLOAD_TOO_LARGE
+
+
+def _open(**options: Any) -> tracking_pb.OpenSessionRequest:
+    return tracking_pb.OpenSessionRequest(options=tracking_pb.TrackOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (tracking_pb.OpenSessionRequest(ttl_s=10**9), "ttl_s is 1000000000; at most"),
+        (tracking_pb.OpenSessionRequest(frames_total=0), "frames_total is 0"),
+        (_open(score_threshold=1.5), "options.score_threshold is 1.5; 0..1 is allowed"),
+        (_open(new_object_threshold=NAN), "options.new_object_threshold is nan; 0..1 is allowed"),
+        (_open(confirm_frames=61), "options.confirm_frames is 61; 0..60 is allowed"),
+    ],
+)
+def test_what_opens_no_session_is_named(asked: tracking_pb.OpenSessionRequest, says: str) -> None:
+    with pytest.raises(ServiceError) as error:
+        check_open(asked, LIMITS)
+    assert error.value.kind is Kind.INVALID_ARGUMENT and says in error.value.detail
+    check_open(_open(score_threshold=1.0, confirm_frames=60), LIMITS)

@@ -18,7 +18,7 @@ from service.gateway.schema import (
     PointIn,
     Score,
 )
-from service.prompts import MAX_OBJECT_ID
+from service.prompts import MAX_CONFIRM_FRAMES, MAX_OBJECT_ID
 
 ObjectId = Annotated[int, Field(ge=1, le=MAX_OBJECT_ID)]
 
@@ -36,6 +36,11 @@ class TrackOptionsIn(In):
     )
     detect_every: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         default=1, description="Texts are looked for on every so many frames"
+    )
+    confirm_frames: Annotated[int, Field(ge=0, le=MAX_CONFIRM_FRAMES)] = Field(
+        default=0,
+        description="A text's instance is answered once so many frames found it; 0 or 1: at once. One that "
+        "more than half as many miss, or find to be an older object's, is forgotten",
     )
 
 
@@ -121,7 +126,7 @@ class SessionOut(BaseModel):
     revision: int = Field(description="Of the last frame: how often it was corrected")
     oldest_answer: int = Field(description="Frames from here on are answered again when they are sent again")
     expires_at: datetime = Field(description="UTC. Every frame moves it")
-    objects: list[int] = Field(description="Ids of the objects that are followed")
+    objects: list[int] = Field(description="Ids of the objects that are followed and confirmed")
     memory_bytes: int = Field(description="Of what is kept of them")
 
 
@@ -145,5 +150,7 @@ class FrameOut(BaseModel):
     frame: int
     revision: int
     image: ImageOut
-    objects: list[TrackedOut] = Field(description="Every object that is followed, in the order of their ids")
+    objects: list[TrackedOut] = Field(
+        description="Every object that is followed and confirmed, in the order of their ids"
+    )
     timings_ms: dict[str, float] = Field(description="Milliseconds by stage")

@@ -37,6 +37,7 @@ def open_request(body: OpenIn) -> pb.OpenSessionRequest:
             score_threshold=body.options.score_threshold,
             new_object_threshold=body.options.new_object_threshold,
             detect_every=body.options.detect_every,
+            confirm_frames=body.options.confirm_frames,
         ),
     )
 

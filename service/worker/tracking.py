@@ -170,7 +170,7 @@ def described(session: Session, variant: str) -> pb.Session:
         next_frame=session.next_frame,
         oldest_answer=session.oldest_answer,
         expires_at=session.expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        objects=[track.id for track in session.state.tracks],
+        objects=[track.id for track in session.state.tracks if track.trial is None],
         memory_bytes=session.state.nbytes,
         revision=session.cursor.revision,
     )

@@ -134,7 +134,15 @@ def test_what_is_wrong_is_named(small: Serving) -> None:
         assert answer.status_code == status and says in answer.json()["detail"], answer.text
     for path in ("/v1/sessions/no-session", f"/v1/sessions/other.{32 * '0'}"):
         assert small.client.get(path).status_code == 404
-    for body, says in (({"ttl_s": 10**8}, "ttl_s"), ({"variant": "none"}, "none"), ({"frames": 1}, "frames")):
+    for body, says in (
+        ({"ttl_s": 10**8}, "ttl_s"),
+        ({"variant": "none"}, "none"),
+        ({"frames": 1}, "frames"),
+        (
+            {"options": {"confirm_frames": 61}},
+            "options.confirm_frames: Input should be less than or equal to 60",
+        ),
+    ):
         answer = small.client.post("/v1/sessions", json=body)
         assert answer.status_code in (400, 404) and says in answer.json()["detail"], answer.text
 

@@ -26,11 +26,11 @@ from tests.released import weight_recipe
 from tests.torch_engine import TorchEngine
 
 
-def remembering(reference: Path, variant: str, kind: MemoryKind) -> Student:
-    """The variant with that memory; it finds no concepts."""
+def remembering(reference: Path, variant: str, kind: MemoryKind, *, concepts: bool = False) -> Student:
+    """The variant with that memory; it finds concepts only if it is told to."""
     recipe = weight_recipe(reference)
     sizes = sizes_of(registry.find(variant))
-    abilities = Abilities(concepts=False, memory=kind)
+    abilities = Abilities(concepts=concepts, memory=kind)
     wanted = shapes(blank(sizes, abilities))
     weights: dict[str, Tensor] = {}
     for name, source in sources(wanted).items():
@@ -107,8 +107,3 @@ def golden(reference: Path, file: str) -> dict[str, np.ndarray[Any, Any]]:
     """All arrays of a golden."""
     with np.load(reference / "goldens" / f"{file}.npz") as archive:
         return {name: archive[name] for name in archive.files}
-
-
-def largest(found: Tensor | np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """The largest absolute difference of two arrays of as many elements."""
-    return float(np.abs(np.asarray(found).ravel() - expected.ravel()).max())

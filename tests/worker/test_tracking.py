@@ -264,6 +264,27 @@ def test_the_instances_of_a_text_are_followed(start: Start, redis_server: RedisS
     run(scenario())
 
 
+def test_instances_on_trial_are_kept_and_not_answered(start: Start) -> None:
+    trial = pb.TrackOptions(score_threshold=0.0, new_object_threshold=0.0, confirm_frames=60)
+
+    async def scenario() -> None:
+        async with start() as tracking:
+            id = (await tracking.open(options=trial)).session
+            assert not (await tracking.add(id, shot(0, pb.TrackPrompt(text="square")))).objects
+            session = await tracking.get(id)
+            assert not session.objects and session.memory_bytes
+            answer = await tracking.add(id, shot(1, CLICK))
+            (clicked,) = answer.objects
+            # Ids count what was never answered, too.
+            assert clicked.object > 1 and not clicked.label
+            assert (await tracking.get(id)).objects == [clicked.object]
+            longer = pb.TrackOptions(confirm_frames=61)
+            error = await refused(tracking.open(options=longer))
+            assert error.kind is Kind.INVALID_ARGUMENT and "confirm_frames is 61" in error.detail
+
+    run(scenario())
+
+
 def test_a_request_that_is_repeated_elsewhere_makes_one_session(
     start: Start, redis_server: RedisServer
 ) -> None:

@@ -27,13 +27,15 @@ class Rules:
     found_iou: float = 0.5
     # Of two tracks that overlap this much the one that was hidden more recently is not shown.
     same_iou: float = 0.7
-    # Every so many frames a track whose detection is this sure, and this alike, is taken from it anew.
+    # Every so many frames (0: never) a track whose detection is this sure, and this alike, is taken from it.
     renew_every: int = 16
     renew_score: float = 0.8
     renew_iou: float = 0.8
     renew_object_score: float = 0.8
     # A track of which other objects leave less than this share is taken to be hidden.
     hidden_share: float = 0.3
+    # A new object is on trial until it was found on so many frames; 0 and 1: it is not.
+    confirm_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Association:
     best_iou: tuple[float, ...]
     # Whether a detection is enough like it.
     found: tuple[bool, ...]
+    # Whether that detection found an older track, one before it, as well.
+    shared: tuple[bool, ...]
 
 
 def ious(one: Masks, other: Masks) -> NDArray[np.float64]:
@@ -85,14 +89,16 @@ def associate(tracks: Masks, scores: Sequence[float], detections: Masks, rules: 
     ]
     if not len(detections):
         nothing = len(tracks)
-        return Association((), (-1,) * nothing, (0.0,) * nothing, (False,) * nothing)
+        return Association((), (-1,) * nothing, (0.0,) * nothing, (False,) * nothing, (False,) * nothing)
     best = alike.argmax(0)
     overlap = alike[best, np.arange(len(tracks))]
+    found = overlap >= rules.found_iou
     return Association(
         tuple(new),
-        tuple(int(row) for row in best),
-        tuple(float(value) for value in overlap),
-        tuple(bool(value >= rules.found_iou) for value in overlap),
+        tuple(best.tolist()),
+        tuple(overlap.tolist()),
+        tuple(found.tolist()),
+        tuple(bool(found[row]) and best[row] in best[:row][found[:row]] for row in range(len(best))),
     )
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from model_store.artifact import Memory
 from service.worker.run import Arrays
+from service.worker.tracker.trial import Trial
 
 # Prompted frames that are kept: the latest. The reference looks at no more of them either.
 PROMPTED = 4
@@ -53,6 +54,8 @@ class Track:
     followed: tuple[Kept, ...] = ()
     # The last frame on which it was not seen, plus 1; 0: it always was.
     hidden: int = 0
+    # Of an instance that is not answered yet.
+    trial: Trial | None = None
 
     @property
     def nbytes(self) -> int:

@@ -11,27 +11,25 @@ from numpy.typing import NDArray
 
 from model_store.artifact import Memory
 from service.worker.objects import is_stable
-from service.worker.resize import coverage, grow
+from service.worker.resize import coverage
 from service.worker.run import Arrays, Run
 from service.worker.scenes import Seen
 from service.worker.tracker.bank import Kept, Rounded, Track, half, past_of
+from service.worker.tracker.levels import levels_of
 
 # Labels of points: no more; and none.
 _NO_MORE, _PADDING = -1, -10
-# Logits of an object that is not in the picture, and of a mask where another is clearer.
-_NOWHERE, _COVERED = -1024.0, -10.0
-# Levels of a share of 0 and of 1.
-_SPREAD, _LOWEST = 20.0, -10.0
+# Logits of an object that is not in the picture.
+_NOWHERE = -1024.0
 # Logits of what a given mask shows, and what they say about the object.
 _CERTAIN, _GIVEN_SCORE = 1024.0, 10.0
 # A sample is the object where at least this much of it is.
 _HALF = 0.5
-# Logits below minus this are a chance of nothing, and would only overflow.
-_STEEP = 80.0
 # With more points than this a prompt is clear, and no proposals are asked for.
 _AMBIGUOUS = 1
 
 Logits = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +154,20 @@ class Follower:
         tracks: Sequence[Track],
         chosen: Sequence[Chosen],
         prompted: Collection[int],
+        settled: Collection[int] = (),
     ) -> list[Found]:
         """What `look` found, each with its track as the next frame needs it.
 
         Args:
             prompted: ids of the tracks that were shown on this frame.
+            settled: ids of the tracks whose masks were compared with each other; see `levels_of`.
         """
         if not tracks:
             return []
         logits = np.stack([each.logits for each in chosen])
         scores = np.array([[each.object_score] for each in chosen], np.float32)
-        shown = np.array([track.id in prompted for track in tracks])
-        memories = self._encode(run, seen, logits, scores, shown)
+        shown, done = (np.array([track.id in ids for track in tracks]) for ids in (prompted, settled))
+        memories = self._encode(run, seen, logits, scores, shown & ~done, done)
         found = []
         for track, each, memory, is_shown in zip(tracks, chosen, memories, shown, strict=True):
             kept = Kept(frame, self._rounded(memory), self._rounded(each.pointer))
@@ -235,11 +235,11 @@ class Follower:
         return Chosen(logits[mask], float(iou[mask]), score, pointers[mask if proposed else 0])
 
     def _encode(
-        self, run: Run, seen: Seen, logits: Logits, scores: Logits, prompted: NDArray[np.bool_]
+        self, run: Run, seen: Seen, logits: Logits, scores: Logits, exact: Flags, settled: Flags
     ) -> Logits:
         """(B, T, M): what is kept of this frame."""
         with run.stage("memory_masks"):
-            levels = self._levels(logits, prompted)
+            levels = levels_of(logits, exact, settled, image_size=self._image_size, side=self.memory_side)
         inputs: Arrays = {
             "interactive_x1": seen.features["interactive_x1"],
             "image": np.zeros(len(logits), np.int32),
@@ -248,17 +248,3 @@ class Follower:
         }
         memory: Logits = run("memory_encoder", **inputs)["memory"]
         return memory
-
-    def _levels(self, logits: Logits, prompted: NDArray[np.bool_]) -> Logits:
-        """`memory_encoder`'s masks. What is foreground is decided at the picture's size."""
-        shown = np.stack([grow(each, self._image_size) for each in logits])
-        if prompted.any() and len(shown) > 1:
-            # Masks that answer prompts share no pixel: the clearest has it.
-            owner = shown.argmax(axis=0)
-            for row in np.flatnonzero(prompted):
-                covered = owner != row
-                shown[row][covered] = np.minimum(shown[row][covered], _COVERED)
-        chance = 1 / (1 + np.exp(-np.maximum(shown, -_STEEP)))
-        share = np.where(prompted[:, None, None], shown > 0, chance)
-        levels = (_SPREAD * share + _LOWEST).astype(np.float32)
-        return np.stack([grow(each, self.memory_side) for each in levels])

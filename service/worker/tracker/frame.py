@@ -15,7 +15,7 @@ from service.worker.scenes import Seen
 from service.worker.tracker.associate import Rules
 from service.worker.tracker.bank import Track, span_of
 from service.worker.tracker.follow import Follower, Found, Prompted
-from service.worker.tracker.instances import Instances, Row, settled
+from service.worker.tracker.instances import Instances, Row, cleaned, settled
 from service.worker.tracker.state import State
 
 Prompts = Sequence[pb.TrackPrompt]
@@ -59,7 +59,9 @@ class Frames:
         rows = settled(rows, frame, rules)
         tracks, chosen = [row.track for row in rows], [row.chosen for row in rows]
         shown = {row.track.id for row in rows if row.prompted}
-        found = self._follower.keep(run, seen, frame, tracks, chosen, shown)
+        # What a click says of an instance stays as exact as it is of any other object.
+        instances = {track.id for track in tracks if track.label and track.id not in ids}
+        found = self._follower.keep(run, seen, frame, tracks, chosen, shown, instances)
         state = replace(state, next_object=next_object, tracks=tuple(each.track for each in found))
         known = dict(ids) | {track.id: texts[track.label] for track in tracks if track.label in texts}
         return Step(state, found, known)
@@ -69,6 +71,8 @@ class Frames:
     ) -> list[Row]:
         known = {track.id: track for track in state.tracks}
         tracks = [known.get(id, Track(id)) for id in sorted({*known, *ids})]
+        # Whoever shows an object confirms it.
+        tracks = [replace(track, trial=None) if track.id in ids else track for track in tracks]
         _bound("objects", len(tracks), self._limits.max_session_objects)
         with run.stage("prompts"):
             shown = {
@@ -76,7 +80,9 @@ class Frames:
                 for id, index in ids.items()
             }
         chosen = self._follower.look(run, seen, frame, span_of(state.frames_total), tracks, shown)
-        return [Row(track, each, track.id in shown) for track, each in zip(tracks, chosen, strict=True)]
+        return [
+            cleaned(Row(track, each, track.id in shown)) for track, each in zip(tracks, chosen, strict=True)
+        ]
 
 
 def _bound(what: str, count: int, limit: int) -> None:

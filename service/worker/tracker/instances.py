@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 from service.worker.resize import grow
 from service.worker.run import Run
 from service.worker.scenes import Scene, Seen
-from service.worker.tracker.associate import Rules, associate, distinct, hidden_copies, shrunk
+from service.worker.tracker.associate import (
+    Association,
+    Rules,
+    associate,
+    distinct,
+    hidden_copies,
+    shrunk,
+)
 from service.worker.tracker.bank import Track
 from service.worker.tracker.follow import Chosen, Follower, Prompted
+from service.worker.tracker.specks import without_specks
+from service.worker.tracker.trial import Trial
 
 # Logits of what another object covers, and what is said of an object by its mask alone.
 _COVERED, _SURE = -10.0, 10.0
@@ -63,28 +72,32 @@ class Instances:
     ) -> list[Row]:
         """Look for the texts: what is found again may be renewed, what is new gets a track behind the others.
 
-        New tracks have no id of their own yet: theirs are below 0.
+        New tracks have no id of their own yet: theirs are below 0. Tracks that failed their trial are gone.
         """
-        rows = list(rows)
+        kept = list(rows)
         given: dict[int, Prompted] = {}
         begun: list[Track] = []
         for text in texts:
-            own = [row for row in rows if row.track.label == text]
+            own = [row for row in kept if row.track.label == text]
             found = self._distinct(run, seen.scene, text, rules)
             known = _masks([row.chosen.logits for row in own], found.logits) > 0
             met = associate(known, found.scores, found.logits > 0, rules)
-            if frame and frame % rules.renew_every == 0:
+            after = tried(own, met, rules)
+            kept = [row for each in kept if (row := after.get(each.track.id, each)) is not None]
+            if frame and rules.renew_every and frame % rules.renew_every == 0:
                 for row, best, overlap in zip(own, met.best, met.best_iou, strict=True):
                     if best >= 0 and _renews(row, found.scores[best], overlap, rules):
                         given[row.track.id] = self._shown(found.logits[best], seen.scene)
             for index in met.new:
-                track = Track(-1 - len(begun), text)
+                track = Track(-1 - len(begun), text, trial=Trial.of(rules.confirm_frames))
                 begun.append(track)
                 given[track.id] = self._shown(found.logits[index], seen.scene)
-        changed = [*(row.track for row in rows if row.track.id in given), *begun]
+        changed = [*(row.track for row in kept if row.track.id in given), *begun]
         looked = self._follower.look(run, seen, frame, span, changed, given)
-        anew = {track.id: Row(track, chosen, True) for track, chosen in zip(changed, looked, strict=True)}
-        return [*(anew.get(row.track.id, row) for row in rows), *(anew[track.id] for track in begun)]
+        anew = {
+            track.id: cleaned(Row(track, chosen, True)) for track, chosen in zip(changed, looked, strict=True)
+        }
+        return [*(anew.get(row.track.id, row) for row in kept), *(anew[track.id] for track in begun)]
 
     def _distinct(self, run: Run, scene: Scene, text: str, rules: Rules) -> Detections:
         found = self._find(run, scene, text, rules.detect_score)
@@ -95,6 +108,26 @@ class Instances:
         """A detection's mask as the prompt that begins a track."""
         mask = grow(logits, self._follower.memory_side) > 0
         return Prompted(*_NO_POINTS, given=self._follower.given(mask, scene.width, scene.height))
+
+
+def tried(rows: Sequence[Row], met: Association, rules: Rules) -> dict[int, Row | None]:
+    """By their ids the rows of tracks on trial after they were looked for; None: they failed it."""
+    after: dict[int, Row | None] = {}
+    for row, found, shared in zip(rows, met.found, met.shared, strict=True):
+        if row.track.trial is None:
+            continue
+        trial = row.track.trial.after(found=found, shared=shared)
+        on = None if trial.passed(rules.confirm_frames) else trial
+        failed = trial.failed(rules.confirm_frames)
+        after[row.track.id] = None if failed else replace(row, track=replace(row.track, trial=on))
+    return after
+
+
+def cleaned(row: Row) -> Row:
+    """An instance's row without its mask's specks, as it is compared, shown and kept; others as they are."""
+    if not row.track.label:
+        return row
+    return replace(row, chosen=replace(row.chosen, logits=without_specks(row.chosen.logits)))
 
 
 def settled(rows: Sequence[Row], frame: int, rules: Rules) -> list[Row]:

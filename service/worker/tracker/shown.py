@@ -26,6 +26,8 @@ def answer_of(
     answer = pb.FrameAnswer(frame=frame.frame, revision=frame.revision, image=image)
     size = 0
     for found in step.found:
+        if found.track.trial is not None:
+            continue
         go_on()
         shown = _shown(found, scene, options)
         if (prompt := step.prompts.get(found.track.id)) is not None:
@@ -45,7 +47,9 @@ def _shown(found: Found, scene: Scene, options: pb.TrackOptions) -> pb.TrackedOb
     track, score = found.track, 1 / (1 + math.exp(-max(found.object_score, -80.0)))
     shown = pb.TrackedObject(object=track.id, score=score, label=track.label)
     if found.visible:
-        mask = masks.upscale(fill_holes(found.logits), scene.width, scene.height)
+        # A text's instances are without specks already; the reference fills no larger holes of theirs.
+        logits = found.logits if track.label else fill_holes(found.logits)
+        mask = masks.upscale(logits, scene.width, scene.height)
         shown.area = int(np.count_nonzero(mask))
         shown.visible = shown.area > 0
     if shown.visible:

@@ -11,6 +11,7 @@ from service.pb.efficientsam3.state.v1 import session_pb2 as state_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.sessions.session_store import Parts
 from service.worker.tracker.bank import Array, Kept, Track
+from service.worker.tracker.trial import Trial
 
 SCHEMA = 1
 HEAD, BASE = "head", "base"
@@ -71,6 +72,7 @@ def head_of(state: State) -> bytes:
                 prompted=_listed(track.prompted),
                 followed=_listed(track.followed),
                 hidden=track.hidden,
+                trial=_trial_part(track.trial),
             )
             for track in state.tracks
         ],
@@ -116,12 +118,24 @@ def state_of(parts: Parts, origin: Origin, part: str = HEAD) -> State:
             _read(parts, track.object, track.prompted),
             _read(parts, track.object, track.followed),
             track.hidden,
+            _trial(track),
         )
         for track in head.tracks
     )
     size, total = (head.width, head.height), head.frames_total or None
     followed, concepts = tuple(tracks), tuple(head.concepts)
     return State(origin, head.options, total, head.next_object, size, followed, concepts)
+
+
+def _trial_part(trial: Trial | None) -> state_pb.Trial | None:
+    if trial is None:
+        return None
+    return state_pb.Trial(found=trial.found, missed=trial.missed, shared=trial.shared)
+
+
+def _trial(track: state_pb.Track) -> Trial | None:
+    trial = track.trial
+    return Trial(trial.found, trial.missed, trial.shared) if track.HasField("trial") else None
 
 
 def _listed(kept: Iterable[Kept]) -> list[state_pb.Kept]:

@@ -119,4 +119,4 @@ class Tracker:
         new = min(1.0, lowest + _SURER)
         if options.HasField("new_object_threshold"):
             new = options.new_object_threshold
-        return Rules(detect_score=lowest, new_score=new)
+        return Rules(detect_score=lowest, new_score=new, confirm_frames=options.confirm_frames)

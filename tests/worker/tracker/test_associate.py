@@ -46,8 +46,18 @@ def test_a_track_is_found_by_what_is_most_like_it() -> None:
     found = associate(boxes((0, 10), (20, 30)), [0.9, 0.9], boxes((2, 12), (1, 10)), RULES)
     assert found.best == (1, 0) and found.found == (True, False)
     assert found.best_iou == pytest.approx((0.9, 0.0))
+    assert found.shared == (False, False)
     nothing = associate(boxes((0, 10)), [], boxes(), RULES)
-    assert (nothing.new, nothing.best, nothing.found) == ((), (-1,), (False,))
+    assert (nothing.new, nothing.best, nothing.found, nothing.shared) == ((), (-1,), (False,), (False,))
+
+
+def test_of_tracks_that_one_detection_finds_the_first_has_it() -> None:
+    tracks = boxes((0, 10), (2, 12), (20, 30), (1, 11))
+    found = associate(tracks, [0.9, 0.9], boxes((1, 11), (20, 30)), RULES)
+    assert found.found == (True,) * 4 and found.shared == (False, True, False, True)
+    # A track that it is merely the nearest to has no part of it.
+    far = associate(boxes((7, 17), (0, 10)), [0.9], boxes((0, 10)), RULES)
+    assert far.best == (0, 0) and far.found == (False, True) and far.shared == (False, False)
 
 
 def test_of_two_tracks_of_one_object_the_one_that_was_hidden_later_is_the_copy() -> None:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from service.worker.tracker.associate import Rules
 from service.worker.tracker.bank import Track
 from service.worker.tracker.follow import Chosen
-from service.worker.tracker.instances import Row, settled
+from service.worker.tracker.instances import Row, cleaned, settled
 
 RULES = Rules()
 
@@ -49,3 +49,13 @@ def test_objects_that_were_shown_one_by_one_stay_as_they_are() -> None:
     after = settled(rows, 7, RULES)
     assert after[:2] == rows[:2] and after[2].chosen.object_score == 10
     assert settled([], 7, RULES) == []
+
+
+def test_a_texts_instance_is_compared_without_specks_and_no_other_object_is() -> None:
+    logits = np.full((288, 288), -1.0, np.float32)
+    logits[:100, :100] = 1.0
+    logits[50, 50] = -1.0
+    for label, hole in (("dog", np.float32(0.1)), ("", np.float32(-1.0))):
+        track = Track(1, label)
+        after = cleaned(Row(track, Chosen(logits, 0.9, 0.5, np.zeros(4, np.float32)), False))
+        assert after.chosen.logits[50, 50] == hole and after.track == track

@@ -126,6 +126,7 @@ class TrackOptions(_message.Message):
     SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
     NEW_OBJECT_THRESHOLD_FIELD_NUMBER: _builtins.int
     DETECT_EVERY_FIELD_NUMBER: _builtins.int
+    CONFIRM_FRAMES_FIELD_NUMBER: _builtins.int
     mask_format: _segmentation_pb2.MaskFormat.ValueType
     return_logits: _builtins.bool
     """Add every object's low-resolution logits (`TrackedObject.logits`)."""
@@ -137,6 +138,11 @@ class TrackOptions(_message.Message):
     """
     detect_every: _builtins.int
     """Texts are looked for on every so many frames; 0 or 1: on all."""
+    confirm_frames: _builtins.int
+    """A text's instance is answered from the frame on that finds it for this many times, 0..60; 0 or 1: at once.
+    One that more than half as many frames miss, or find to be an older object's, is forgotten unseen. Counted
+    are frames on which the text is looked for.
+    """
     def __init__(
         self,
         *,
@@ -145,10 +151,11 @@ class TrackOptions(_message.Message):
         score_threshold: _builtins.float | None = ...,
         new_object_threshold: _builtins.float | None = ...,
         detect_every: _builtins.int = ...,
+        confirm_frames: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "new_object_threshold", b"new_object_threshold", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "detect_every", b"detect_every", "mask_format", b"mask_format", "new_object_threshold", b"new_object_threshold", "return_logits", b"return_logits", "score_threshold", b"score_threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "confirm_frames", b"confirm_frames", "detect_every", b"detect_every", "mask_format", b"mask_format", "new_object_threshold", b"new_object_threshold", "return_logits", b"return_logits", "score_threshold", b"score_threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__new_object_threshold: _TypeAlias = _typing.Literal["new_object_threshold"]  # noqa: Y015
     _WhichOneofArgType__new_object_threshold: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold"]  # noqa: Y015
@@ -187,7 +194,7 @@ class Session(_message.Message):
     """Of the last frame: how often it was corrected."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the objects that are followed."""
+        """Ids of the objects that are followed and confirmed."""
 
     def __init__(
         self,
@@ -467,7 +474,7 @@ class FrameAnswer(_message.Message):
     revision: _builtins.int
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedObject]:
-        """Every object that is followed, in the order of their ids."""
+        """Every object that is followed, in the order of their ids; without those that are not confirmed yet."""
 
     @_builtins.property
     def image(self) -> _segmentation_pb2.ImageInfo: ...

@@ -90,6 +90,7 @@ class Track(_message.Message):
     PROMPTED_FIELD_NUMBER: _builtins.int
     FOLLOWED_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
     object: _builtins.int
     label: _builtins.str
     hidden: _builtins.int
@@ -100,6 +101,10 @@ class Track(_message.Message):
 
     @_builtins.property
     def followed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kept]: ...
+    @_builtins.property
+    def trial(self) -> Global___Trial:
+        """Absent: it is answered."""
+
     def __init__(
         self,
         *,
@@ -108,14 +113,44 @@ class Track(_message.Message):
         prompted: _abc.Iterable[Global___Kept] | None = ...,
         followed: _abc.Iterable[Global___Kept] | None = ...,
         hidden: _builtins.int = ...,
+        trial: Global___Trial | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trial", b"trial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed", b"followed", "hidden", b"hidden", "label", b"label", "object", b"object", "prompted", b"prompted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed", b"followed", "hidden", b"hidden", "label", b"label", "object", b"object", "prompted", b"prompted", "trial", b"trial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Track: _TypeAlias = Track  # noqa: Y015
+
+@_typing.final
+class Trial(_message.Message):
+    """Frames on which an instance of a text was looked for before it is answered, by what came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOUND_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    found: _builtins.int
+    """The one that began it included."""
+    missed: _builtins.int
+    shared: _builtins.int
+    """What found it found an older track as well."""
+    def __init__(
+        self,
+        *,
+        found: _builtins.int = ...,
+        missed: _builtins.int = ...,
+        shared: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "missed", b"missed", "shared", b"shared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Trial: _TypeAlias = Trial  # noqa: Y015
 
 @_typing.final
 class Kept(_message.Message):
