@@ -45,14 +45,15 @@ class Http:
         """Hang up."""
         self._http.close()
 
+    def headers(self) -> dict[str, str]:
+        """Of a new request."""
+        deadline_ms = max(1, round(self.timeout_s * 1000))
+        return {"X-Request-Id": uuid.uuid4().hex, "X-Deadline-Ms": str(deadline_ms)}
+
     def send(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         """The answer's JSON object."""
-        headers = {
-            "X-Request-Id": uuid.uuid4().hex,
-            "X-Deadline-Ms": str(max(1, round(self.timeout_s * 1000))),
-        }
         try:
-            response = self._http.request(method, self.base_url + path, headers=headers, **content)
+            response = self._http.request(method, self.base_url + path, headers=self.headers(), **content)
         except httpx.TimeoutException as error:
             detail = f"{self.base_url} did not answer within {self.timeout_s:g} s."
             raise ServiceError(Kind.DEADLINE_EXCEEDED, detail) from error

@@ -32,7 +32,7 @@ class Stream:
 
     def __init__(self, http: Http, path: str, patience_s: float) -> None:
         """`path` is the session's. `patience_s` bounds the tries for one answer."""
-        self._url = f"ws{http.base_url.removeprefix('http')}{path}/stream"
+        self._http, self._url = http, f"ws{http.base_url.removeprefix('http')}{path}/stream"
         # The server answers at its deadline at the latest; a little later we stop waiting for it.
         self._timeout_s, self._patience_s = http.timeout_s + 5.0, patience_s
         self._socket: ClientConnection | None = None
@@ -83,6 +83,7 @@ class Stream:
         try:
             connection = connect(
                 self._url,
+                additional_headers=self._http.headers(),
                 open_timeout=self._timeout_s,
                 max_size=None,
                 # Images are compressed already, and answers are small beside them.

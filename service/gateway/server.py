@@ -21,8 +21,6 @@ from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
 
 _BACKLOG = 2048
-# Of a session that is streamed, as clients may have them.
-_FRAMES_IN_FLIGHT = 4
 
 
 class ListenError(OSError):
@@ -82,7 +80,7 @@ class Gateway:
             ws="websockets-sansio",
             ws_max_size=settings.max_body_bytes,
             # Messages are read one by one: an answered ping lies behind the frames that were sent before it.
-            ws_ping_timeout=_FRAMES_IN_FLIGHT * settings.default_deadline_ms / 1000,
+            ws_ping_timeout=settings.max_deadline_ms / 1000,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         )
         self._http = _HttpServer(config)

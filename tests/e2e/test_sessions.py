@@ -310,3 +310,12 @@ def test_frames_go_through_a_websocket(small: Serving) -> None:
         assert closed.value.rcvd is not None and "take turns" in closed.value.rcvd.reason
     with pytest.raises(InvalidStatus), connect(address, origin=Origin("https://elsewhere.example")):
         pass
+    for deadline_ms, says in (("1", "deadline_exceeded"), ("soon", "X-Deadline-Ms must be")):
+        with connect(address, additional_headers={"X-Deadline-Ms": deadline_ms}) as socket:
+            try:
+                socket.send(json.dumps({"frame": last + 1}))
+                socket.send(picture(last + 1))
+                told = json.loads(socket.recv(timeout=60))["type"]
+            except ConnectionClosed as closing:
+                told = str(closing)
+            assert says in told
