@@ -5,6 +5,7 @@ Order: compute, write, then answer. What is hot is what the store has; when in d
 
 import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -175,9 +176,14 @@ class Sessions:
         before = session.base if corrects else session.state
         after, answer, seen = await compute(session, before)
         kept = state_pb.Answer(revision=frame.revision, request=request, answer=answer)
+        started = time.perf_counter()
         await self._commit(session, before, after, Cursor(frame.frame, frame.revision), kept)
+        store_ms = (time.perf_counter() - started) * 1e3
         session.seen = seen
         self._keep(session)
+        # Known only now that the answer is written: it is told once, and not when the answer is given again.
+        answer.timings_ms["store"] = store_ms
+        answer.timings_ms["total"] += store_ms
         return answer
 
     async def _commit(
