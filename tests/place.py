@@ -13,6 +13,8 @@ from tests.deployment import Deployment
 from tests.redis_server import RedisServer
 from tests.tracked_clip import Sent, followed
 
+# Longer than a full-size student takes to start beside other work.
+PATIENCE_S = 300
 DEMO = artifact.PACKAGED / registry.EMBEDDED
 
 Answers = list[Mapping[str, Any]]
@@ -29,7 +31,7 @@ class Place:
 
     @cached_property
     def undisturbed(self) -> Answers:
-        with Client(self.deployment.urls[0]) as client:
+        with Client(self.deployment.urls[0], timeout_s=PATIENCE_S) as client:
             answers = followed(client.open_session(), self.frames)
         assert all([each["object"] for each in answer["objects"]][:3] == [1, 2, 3] for answer in answers)
         assert any(each["visible"] for each in answers[-1]["objects"])
@@ -37,8 +39,7 @@ class Place:
 
     def disturbed(self, url: str, after: After) -> Answers:
         """The frames' answers; those that the store still has are given again, by the last gateway."""
-        # Longer than a full-size student takes to start beside other work.
-        with Client(url, timeout_s=300) as client, Client(self.deployment.urls[-1]) as other:
+        with Client(url, timeout_s=PATIENCE_S) as client, Client(self.deployment.urls[-1]) as other:
             session = client.open_session()
             answers = followed(session, self.frames, after)
             again = other.session(session.id)
