@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service import cli_segment, cli_track, cli_variants
+from service import cli_bench, cli_segment, cli_track, cli_variants
 from service.cli_common import CommandError, expected, need, settings_of
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_variants.app, name="variants")
+app.add_typer(cli_bench.app, name="bench")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 HttpPort = Annotated[int | None, typer.Option(help="Port of HTTP; 0: any free one.", show_default="8080")]

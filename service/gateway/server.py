@@ -79,6 +79,8 @@ class Gateway:
             server_header=False,
             ws="websockets-sansio",
             ws_max_size=settings.max_body_bytes,
+            # Messages are read one by one: an answered ping lies behind the frames that were sent before it.
+            ws_ping_timeout=settings.max_deadline_ms / 1000,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         )
         self._http = _HttpServer(config)

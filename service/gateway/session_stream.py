@@ -10,7 +10,7 @@ from service.config import GatewaySettings
 from service.errors import ServiceError
 from service.gateway.body import check_values
 from service.gateway.call import Call, recorded
-from service.gateway.outer import check_origin
+from service.gateway.outer import check_origin, deadline_ms
 from service.gateway.problems import described
 from service.gateway.session_router import SessionRouter
 from service.gateway.session_schema import FrameIn
@@ -44,18 +44,21 @@ def add_stream(app: FastAPI, settings: GatewaySettings, router: SessionRouter, t
             return
         await socket.accept()
         try:
+            frame_s = deadline_ms(Headers(scope=socket.scope), settings) / 1000
             while True:
-                await _answer(socket, id)
+                await _answer(socket, id, frame_s)
         except WebSocketDisconnect:
             return
+        except ServiceError as error:
+            await socket.close(_POLICY, error.detail[:120])
         except KeyError:
             # The framework's way to say that a message was of the other kind.
             detail = "A text message and the frame's image, as a binary message, take turns."
             await socket.close(_POLICY, detail)
 
-    async def _answer(socket: WebSocket, id: str) -> None:
+    async def _answer(socket: WebSocket, id: str, frame_s: float) -> None:
         text = await socket.receive_text()
-        deadline = asyncio.get_running_loop().time() + settings.default_deadline_ms / 1000
+        deadline = asyncio.get_running_loop().time() + frame_s
         call = Call(take_request_id(None), "http", f"WS /v1/sessions/{id}/stream"[:200], deadline)
         frame: int | None = None
         with recorded(call, telemetry):

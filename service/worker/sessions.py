@@ -207,9 +207,14 @@ class Sessions:
             detail = f"The session would keep {after.nbytes:,} bytes of its objects; the limit is {most:,}."
             raise ServiceError(Kind.QUOTA_EXCEEDED, detail)
         kept = state_pb.Answer(revision=frame.revision, request=request, answer=answer)
+        started = time.perf_counter()
         await self._commit(session, before, after, Cursor(frame.frame, frame.revision), kept)
+        store_ms = (time.perf_counter() - started) * 1e3
         session.seen = seen
         self._keep(session)
+        # Known only now that the answer is written: it is told once, and not when the answer is given again.
+        answer.timings_ms["store"] = store_ms
+        answer.timings_ms["total"] += store_ms
         return answer
 
     async def _commit(

@@ -1,11 +1,13 @@
-"""One running service for the tests of this folder."""
+"""Running services for the tests of this folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.place import DEMO, Place, placed
 from tests.serving import Serving
+from tests.tracked_clip import FRAMES, TEXT, clip
 
 
 @pytest.fixture(scope="module")
@@ -20,3 +22,13 @@ def small(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """The small student behind gateway and worker, in processes of their own."""
     with Serving(artefact, tmp_path_factory.mktemp("small") / "log", precision="f32") as serving:
         yield serving
+
+
+@pytest.fixture(scope="package", params=["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The embedded student's, with three objects that are shown and a text's instances."""
+    folder, frames = tmp_path_factory.mktemp("place"), clip(FRAMES, TEXT)
+    with placed(folder, DEMO, frames, engine=request.param, precision="f32") as place:
+        seen = [each for answer in place.undisturbed for each in answer["objects"] if each["visible"]]
+        assert {each["label"] for each in seen} == {"", TEXT}
+        yield place

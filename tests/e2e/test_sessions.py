@@ -18,6 +18,7 @@ from websockets import ConnectionClosed, InvalidStatus, Origin
 from websockets.sync.client import connect
 
 from service.client import Client
+from service.client_sessions import Session
 from service.errors import ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
@@ -192,6 +193,35 @@ def test_the_client_goes_on_by_itself(lasting: Serving, redis: RedisServer) -> N
             session.state()
 
 
+def test_a_frame_of_a_stream_is_refused_and_the_session_goes_on(small: Serving) -> None:
+    expected = followed(small)
+    frames = [(picture(index), [] if index else [CLICK, BOX]) for index in range(FRAMES)]
+    unknown = [{"remove": {"object": 9}}]
+    with Client(small.url) as client:
+        session, found = client.open_session(), []
+        for image, prompts, kind in (
+            (picture(2), unknown, "invalid_argument"),
+            (b"no image", [], "unsupported_image"),
+            (bytes(33 * 2**20), [], "payload_too_large"),
+        ):
+            good = frames[session.next_frame : 2]
+            with pytest.raises(ServiceError) as refused:
+                _streamed(session, [*good, (image, prompts), *frames[3:]], found)
+            assert (refused.value.kind.value, session.next_frame) == (kind, 2)
+        _streamed(session, frames[2:], found, in_flight=2)
+        assert found == expected
+        session.delete()
+        with pytest.raises(ServiceError, match="no session"):
+            next(session.stream(frames))
+        with pytest.raises(ValueError, match="1 to 4"):
+            next(session.stream(frames, in_flight=5))
+
+
+def _streamed(session: Session, frames: list[Any], found: list[Any], **how: int) -> None:
+    """Add the objects of every frame that is answered to `found`."""
+    found.extend(frame.raw["objects"] for frame in session.stream(frames, **how))
+
+
 def test_the_command_draws_what_it_followed(small: Serving, tmp_path: Path) -> None:
     clip, out = tmp_path / "clip.mp4", tmp_path / "out.mp4"
     with Writer(clip, Fraction(10), (90, 60)) as writer:
@@ -288,3 +318,12 @@ def test_frames_go_through_a_websocket(small: Serving) -> None:
         assert closed.value.rcvd is not None and "take turns" in closed.value.rcvd.reason
     with pytest.raises(InvalidStatus), connect(address, origin=Origin("https://elsewhere.example")):
         pass
+    for deadline_ms, says in (("1", "deadline_exceeded"), ("soon", "X-Deadline-Ms must be")):
+        with connect(address, additional_headers={"X-Deadline-Ms": deadline_ms}) as socket:
+            try:
+                socket.send(json.dumps({"frame": last + 1}))
+                socket.send(picture(last + 1))
+                told = json.loads(socket.recv(timeout=60))["type"]
+            except ConnectionClosed as closing:
+                told = str(closing)
+            assert says in told

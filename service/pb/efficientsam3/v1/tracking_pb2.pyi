@@ -480,7 +480,9 @@ class FrameAnswer(_message.Message):
     def image(self) -> _segmentation_pb2.ImageInfo: ...
     @_builtins.property
     def timings_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Milliseconds by stage: `queue`, `decode`, a name per graph, `masks`, `store`, `total`."""
+        """Milliseconds by stage: `queue`, `decode`, a name per graph, `masks`, `store`, `total`. An answer that is given
+        again has them as they were without `store`, the time of writing it.
+        """
 
     def __init__(
         self,

@@ -1,0 +1,117 @@
+"""`efficientsam3 bench`: what the service takes on this machine."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli_common import settings_of
+from service.cli_variants import Store, manifest_of
+
+if TYPE_CHECKING:
+    from service.bench_sessions import Clip
+
+app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True)
+
+
+class Sync(StrEnum):
+    """When Redis has its file written to disk."""
+
+    ALWAYS = "always"
+    EVERYSEC = "everysec"
+    NO = "no"
+
+
+@app.callback()
+def bench() -> None:
+    """Measure the service on this machine."""
+
+
+@app.command()
+def sessions(
+    variant: Annotated[str, typer.Argument(help="The variant.")] = "demo",
+    objects: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=25, help="Objects to follow; several: side by side.", show_default="1, 10"),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=2, help="Frames that count, behind 20 that do not.")] = 200,
+    video: Annotated[
+        Path | None, typer.Option(help="Its frames, over and over.", show_default="a sample clip")
+    ] = None,
+    redis_url: Annotated[
+        str, typer.Option(help="The session store.", show_default="a redis-server of its own")
+    ] = "",
+    appendfsync: Annotated[Sync, typer.Option(help="Of that redis-server.")] = Sync.EVERYSEC,
+    store: Store = None,
+    engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, f32, bf16 or f16.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads of the engine; 0: one per core.")] = 0,
+) -> None:
+    """Where a tracked frame's time goes, in one worker: medians by stage, and the session store's share.
+
+    "Beside the next image encoder" is computed: what would be left of the share if a frame were written while
+    the next one is encoded.
+    """
+    from model_store import artifact
+    from service import bench_sessions
+    from service.config import StoreSettings
+
+    place = settings_of(StoreSettings, store=store).store
+    manifest_of(place, variant)
+    folder = artifact.folder_of(place, variant)
+    assert folder is not None, "it has a manifest"
+    clip = bench_sessions.read(video or Path(artifact.__file__).parent / "samples" / "traffic-lights.mp4")
+    options = ("--engine", engine, "--precision", precision, "--threads", str(threads))
+    with tempfile.TemporaryDirectory(prefix="efficientsam3-") as scratch:
+        _measure(folder, clip, objects or [1, 10], frames, redis_url, appendfsync, options, Path(scratch))
+
+
+def _measure(
+    artefact: Path,
+    clip: "Clip",
+    counts: Sequence[int],
+    frames: int,
+    redis_url: str,
+    appendfsync: Sync,
+    options: Sequence[str],
+    scratch: Path,
+) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    from service import bench_sessions, processes
+
+    console = Console(stderr=True)
+    with ExitStack() as stack:
+        with console.status(f"starting {artefact.name}"):
+            url = redis_url or stack.enter_context(processes.redis_server(scratch, appendfsync))
+            address = stack.enter_context(processes.worker(artefact, scratch, *options, redis_url=url))
+        measured = [
+            bench_sessions.measure(
+                address, clip, count, frames, partial(track, description=_objects(count), console=console)
+            )
+            for count in counts
+        ]
+    _print([_objects(count) for count in counts], bench_sessions.rows(measured))
+
+
+def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("median of a frame", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _objects(count: int) -> str:
+    return f"{count} object{'s' * (count > 1)}"

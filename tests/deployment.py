@@ -1,0 +1,174 @@
+"""Gateways and workers of one variant, each a process of its own, before one Redis: what a cluster runs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+import httpx
+import psutil
+
+from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
+from tests.serving import free_ports
+
+_READY_S = 180.0
+
+
+class Process:
+    """A command of ours that can be killed and started again."""
+
+    def __init__(self, log: Path, environment: dict[str, str], *arguments: str) -> None:
+        self.log = log
+        self._environment = {**os.environ, **environment}
+        self._command = [sys.executable, "-m", "service.cli", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+        # Its processor time at the last `mark`, seconds.
+        self._marked_s = 0.0
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it, unless it runs. It is not ready yet."""
+        if not self.runs:
+            with self.log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    self._command, env=self._environment, stdout=output, stderr=output
+                )
+            self._marked_s = 0.0
+
+    def kill(self) -> None:
+        """End it as a lost machine would (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it is there, and does nothing."""
+        self._known().suspend()
+
+    def wake(self) -> None:
+        """SIGCONT: it goes on where it was."""
+        self._known().resume()
+
+    def mark(self) -> None:
+        """Count `busy_s` from here."""
+        self._marked_s = self._cpu_s()
+
+    @property
+    def busy_s(self) -> float:
+        """Processor time since the last `mark`, seconds."""
+        return self._cpu_s() - self._marked_s if self.runs else 0.0
+
+    def resident_bytes(self) -> int:
+        """Memory that it holds now."""
+        return int(self._known().memory_info().rss)
+
+    def _cpu_s(self) -> float:
+        return float(sum(self._known().cpu_times()[:2]))
+
+    def _known(self) -> psutil.Process:
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
+
+
+class Deployment:
+    """Its processes, and where the gateways listen. All are killed at the end."""
+
+    def __init__(
+        self,
+        artefact: Path,
+        folder: Path,
+        redis_url: str,
+        *,
+        workers: int = 2,
+        gateways: int = 2,
+        **settings: object,
+    ) -> None:
+        """`settings` are the workers', which have one thread each."""
+        self.variant, shared = artefact.name, {"EFFICIENTSAM3_REDIS_URL": redis_url}
+        named = {f"EFFICIENTSAM3_{name.upper()}": str(value) for name, value in settings.items()}
+        self.addresses = [f"unix:{folder}/{index}.sock" for index in range(workers)]
+        options = ("worker", self.variant, "--store", str(artefact.parent), "--threads", "1", "--listen")
+        self.workers = [
+            Process(folder / f"worker-{index}.log", shared | named, *options, address)
+            for index, address in enumerate(self.addresses)
+        ]
+        ports = free_ports(2 * gateways)
+        listed = {"EFFICIENTSAM3_WORKERS": json.dumps({self.variant: self.addresses})}
+        self.gateways = [
+            Process(
+                folder / f"gateway-{http}.log",
+                shared | listed,
+                *("gateway", "--http-port", str(http), "--grpc-port", str(other)),
+            )
+            for http, other in zip(ports[::2], ports[1::2], strict=True)
+        ]
+        self.ports = ports[::2]
+
+    @property
+    def urls(self) -> list[str]:
+        """Of the gateways, over HTTP."""
+        return [f"http://127.0.0.1:{port}" for port in self.ports]
+
+    def __enter__(self) -> "Deployment":
+        self.complete()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in (*self.gateways, *self.workers):
+            process.kill()
+
+    def complete(self) -> None:
+        """Start what does not run; return when every gateway sees every worker ready. Marks them."""
+        self.start()
+        for url in self.urls:
+            self._wait(lambda url=url: self._ready(url) == len(self.workers))  # type: ignore[misc]
+        for worker in self.workers:
+            worker.mark()
+
+    def start(self) -> None:
+        """Start what does not run."""
+        for process in (*self.workers, *self.gateways):
+            process.start()
+
+    def busiest(self) -> Process:
+        """The worker that computed most since it was marked: the one that has the only session."""
+        return max(self.workers, key=lambda worker: worker.busy_s)
+
+    def kill_workers(self) -> None:
+        """All of them: nobody has anything hot any more. They are started again."""
+        for worker in self.workers:
+            worker.kill()
+        for worker in self.workers:
+            worker.start()
+
+    def stub(self, worker: Process) -> TrackingStub:
+        """Asks one worker itself, without a gateway that may lose patience with it."""
+        return TrackingStub(grpc.insecure_channel(self.addresses[self.workers.index(worker)]))
+
+    def logs(self) -> str:
+        """What all of them wrote."""
+        return "\n".join(process.log.read_text() for process in (*self.gateways, *self.workers))
+
+    def _ready(self, url: str) -> int:
+        try:
+            body = httpx.get(f"{url}/readyz").json()
+        except httpx.TransportError:
+            return 0
+        return int(body["variants"][self.variant]["workers_ready"])
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        until = time.monotonic() + _READY_S
+        while not done():
+            gone: Sequence[Process] = [each for each in (*self.workers, *self.gateways) if not each.runs]
+            assert not gone and time.monotonic() < until, f"not ready:\n{self.logs()}"
+            time.sleep(0.2)
