@@ -28,7 +28,8 @@ class Phase:
 PLAN = (
     Phase(name="crops", steps=3000, crops=1.0, rate=1e-3, last_rate=7e-4),
     Phase(name="pictures", steps=1200, crops=0.10, rate=6e-4, last_rate=5e-4, extra=10.0),
-    Phase(name="tail", steps=1450, crops=0.05, clips=0.25, rate=5e-4, last_rate=0.0),
+    Phase(name="tail", steps=1265, crops=0.05, clips=0.25, rate=5e-4, last_rate=0.0),
+    Phase(name="last", steps=2800, crops=0.04, clips=0.5, rate=5e-4, last_rate=0.0),
 )
 WARM_UP = 200
 
