@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from service.worker.engines import Engine
@@ -28,6 +29,22 @@ class Run:
         self.go_on()
         with self.stage(graph):
             return self._engine.run(graph, inputs)
+
+    def rows(self, graph: str, at_once: int, rows: Arrays, **shared: NDArray[Any]) -> Arrays:
+        """As a call, for any number of rows >= 1, of which the graph takes at most `at_once` at a time.
+
+        Args:
+            rows: inputs with a row each; `image` is added, which says that all are of the first image.
+            shared: inputs of the image.
+        """
+        rows = {**rows, "image": np.zeros(len(next(iter(rows.values()))), np.int32)}
+        parts = [
+            self(graph, **shared, **{name: each[first : first + at_once] for name, each in rows.items()})
+            for first in range(0, len(rows["image"]), at_once)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ A pure function of these: it knows no session, no store and no transport.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,11 @@ _CERTAIN, _GIVEN_SCORE = 1024.0, 10.0
 _HALF = 0.5
 # With more points than this a prompt is clear, and no proposals are asked for.
 _AMBIGUOUS = 1
+
+# Objects decoded and remembered at once; each takes some 80 MB while it is, in a full-size student.
+_ROWS = 16
+# Bytes that an engine may take for how much the cells attend to what is remembered, and the heads that do.
+_ATTENTION_BYTES, _HEADS = 1 << 30, 8
 
 Logits = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -95,7 +101,7 @@ class Chosen:
 
 
 class Follower:
-    """The graphs of a video memory. All objects of a frame are one batch."""
+    """The graphs of a video memory. Objects of a frame are one batch, as far as memory goes."""
 
     def __init__(
         self,
@@ -176,17 +182,16 @@ class Follower:
         return found
 
     def _decode(self, run: Run, seen: Seen, past: Arrays, given: Sequence[Prompted | None]) -> Arrays:
-        count, features = len(given), seen.features
-        image = np.zeros(count, np.int32)
-        conditioned = run("memory_attention", interactive_x1=features["interactive_x1"], image=image, **past)
-        rows = conditioned["conditioned"]
+        features = seen.features
+        cells = features["interactive_x1"]
+        rows = run.rows("memory_attention", at_once(cells, past), past, interactive_x1=cells)["conditioned"]
         inputs = self._inputs(given)
         shown = np.array([prompt is not None and prompt.given is not None for prompt in given])
         if self._proposes and shown.any():
             # A given mask is looked at in the picture alone.
-            rows = np.where(shown[:, None, None, None], features["interactive_x1"], rows)
+            rows = np.where(shown[:, None, None, None], cells, rows)
         finer = {name: features[name] for name in ("interactive_x2", "interactive_x4")}
-        return run("prompt_decoder", conditioned=rows, image=image, **finer, **inputs)
+        return run.rows("prompt_decoder", _ROWS, {"conditioned": rows, **inputs}, **finer)
 
     def _inputs(self, given: Sequence[Prompted | None]) -> Arrays:
         """Points of the prompts, padded; where there are none, two that say so."""
@@ -240,11 +245,14 @@ class Follower:
         """(B, T, M): what is kept of this frame."""
         with run.stage("memory_masks"):
             levels = levels_of(logits, exact, settled, image_size=self._image_size, side=self.memory_side)
-        inputs: Arrays = {
-            "interactive_x1": seen.features["interactive_x1"],
-            "image": np.zeros(len(logits), np.int32),
-            "mask_levels": levels,
-            "object_score": scores,
-        }
-        memory: Logits = run("memory_encoder", **inputs)["memory"]
+        inputs: Arrays = {"mask_levels": levels, "object_score": scores}
+        cells = seen.features["interactive_x1"]
+        memory: Logits = run.rows("memory_encoder", _ROWS, inputs, interactive_x1=cells)["memory"]
         return memory
+
+
+def at_once(cells: NDArray[Any], past: Arrays) -> int:
+    """How many objects may attend to their past at once: of a dense memory at full size, one."""
+    queries = int(np.prod(cells.shape[2:]))
+    keys = int(np.prod(past["memory"].shape[1:3]))
+    return max(1, _ATTENTION_BYTES // (4 * _HEADS * queries * keys))

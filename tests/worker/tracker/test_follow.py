@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from model_store import artifact as artifacts
 from model_store.networks.student import Student
 from service.config import EngineName, Precision, WorkerSettings
 from service.worker.engines import Engine, open_engine
-from service.worker.run import Run
+from service.worker.run import Arrays, Run
 from service.worker.scenes import Scene, Seen
 from service.worker.tracker.bank import Track, span_of
-from service.worker.tracker.follow import Follower, Found, Prompted
+from service.worker.tracker.follow import Follower, Found, Prompted, at_once
 from tests.torch_engine import TorchEngine
 
 FRAMES = 5
@@ -55,6 +56,34 @@ def _follow(
         tracks = [each.track for each in found]
         answers.append(found)
     return answers
+
+
+class Counted:
+    """An engine, and how many rows its graphs were given at once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.rows: dict[str, set[int]] = {}
+
+    def run(self, graph: str, inputs: Arrays) -> Arrays:
+        if "image" in inputs:
+            self.rows.setdefault(graph, set()).add(len(inputs["image"]))
+        return self._engine.run(graph, inputs)
+
+
+def test_more_objects_than_fit_at_once_are_followed_in_parts(student: Student, follower: Follower) -> None:
+    side, shown = student.sizes.image_size, [CLICK, BOX, CLICK] * 6
+    engine: Any = Counted(TorchEngine(student))
+    many = _follow(engine, follower, side, {0: dict(enumerate(shown, 1))})
+    assert engine.rows["prompt_decoder"] == engine.rows["memory_encoder"] == {16, 2}
+    assert [[found.track.id for found in frame] for frame in many] == [list(range(1, 19))] * FRAMES
+
+
+def test_what_a_dense_memory_takes_bounds_how_many_attend_to_it_at_once() -> None:
+    cells = np.zeros((1, 1, 72, 72), np.float32)
+    for tokens, most in ((72 * 72, 1), (320, 2)):
+        past = {"memory": np.broadcast_to(np.float32(0), (64, 7, tokens, 64))}
+        assert at_once(cells, past) == most
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
