@@ -58,12 +58,11 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         """A video's frames, one after another; a refused one is the last."""
         owner = owner_of(context)
         check_video(request, self._settings)
+        self._tracker.check(pb.Frame(prompts=[asked.prompt for asked in request.prompts]))
         with await asyncio.to_thread(open_video, request.video, self._settings) as video:
             if not request.open.session and not request.open.HasField("frames_total") and video.frames:
                 request.open.frames_total = video.frames
             session = await self._open(request.open, owner, session_of(context))
-            for asked in request.prompts:
-                self._tracker.check(pb.Frame(prompts=[asked.prompt]))
             yield pb.TrackResponse(opened=described(session, self._variant))
             async for frame in frames_of(video, request):
                 try:
