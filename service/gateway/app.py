@@ -32,7 +32,7 @@ from service.telemetry import Telemetry, service_version
 def make_app(
     settings: GatewaySettings,
     router: Router,
-    sessions: SessionRouter,
+    tracking: tuple[SessionRouter, VideoRouter],
     telemetry: Telemetry,
     store: RedisStore | None,
 ) -> FastAPI:
@@ -44,11 +44,12 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    sessions, videos = tracking
     _add_api(app, settings, router)
     _add_images(app, settings, router)
     add_sessions(app, settings, sessions)
     add_stream(app, settings, sessions, telemetry)
-    add_videos(app, settings, VideoRouter(router, sessions, settings, telemetry))
+    add_videos(app, settings, videos)
     _add_operations(app, router, telemetry, store)
     problems.install(app)
     openapi.install(app)

@@ -36,7 +36,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 def make_server(
     settings: GatewaySettings,
     router: Router,
-    sessions: SessionRouter,
+    tracking: tuple[SessionRouter, VideoRouter],
     telemetry: Telemetry,
     state: health.aio.HealthServicer,
 ) -> grpc.aio.Server:
@@ -44,7 +44,7 @@ def make_server(
     calls = _Calls(settings, telemetry)
     return rpc_server.make_server(
         Segmentation(router, calls),
-        Tracking(sessions, VideoRouter(router, sessions, settings, telemetry), calls),
+        Tracking(*tracking, calls),
         Variants(router, calls),
         state,
         settings.max_body_bytes,

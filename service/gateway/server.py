@@ -16,6 +16,7 @@ from service.gateway.app import make_app
 from service.gateway.fetch import Fetcher
 from service.gateway.router import Describe, Fetch, Router
 from service.gateway.session_router import SessionRouter
+from service.gateway.video_router import VideoRouter
 from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
@@ -70,9 +71,10 @@ class Gateway:
         self.grpc_port = 0
         self._health = health.aio.HealthServicer()
         sessions = SessionRouter(router, settings, telemetry)
-        self._grpc = grpc_api.make_server(settings, router, sessions, telemetry, self._health)
+        videos = VideoRouter(router, sessions, settings, telemetry)
+        self._grpc = grpc_api.make_server(settings, router, (sessions, videos), telemetry, self._health)
         config = uvicorn.Config(
-            make_app(settings, router, sessions, telemetry, self._store),
+            make_app(settings, router, (sessions, videos), telemetry, self._store),
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -47,7 +47,7 @@ def add_videos(app: FastAPI, settings: GatewaySettings, router: VideoRouter) -> 
         call: Call = request.state.call
         asked = await read_video(request, call.deadline, settings.max_body_bytes)
         if "x-deadline-ms" not in request.headers:
-            # Frames come one by one: whoever reads them has a minute for each, not for all.
+            # Its frames come one by one: without a deadline of its own it has the longest there is.
             call.deadline += (settings.max_deadline_ms - settings.default_deadline_ms) / 1000
         answers = router.track(asked, call)
         opened = await while_connected(request, _first(answers))

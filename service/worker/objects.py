@@ -17,8 +17,8 @@ from service.worker.scenes import Seen
 
 # Labels of points, as the graph knows them.
 _NEGATIVE, _POSITIVE, _TOP_LEFT, _BOTTOM_RIGHT, _NO_MORE, _PADDING = 0, 1, 2, 3, -1, -10
-# Objects decoded at once; each takes some 80 MB while it is.
-_ROWS = 16
+ROWS = 16
+"""Objects that are decoded or remembered at once; each takes a full-size student some 80 MB while it is."""
 # The mask for a clear prompt is stable when moving the threshold by this much changes little of its area.
 _STABILITY_OFFSET = 0.05
 _STABLE = 0.98
@@ -77,21 +77,12 @@ class Objects:
         features = seen.features
         conditioned = features["interactive_x1"] + self._no_memory
         finer = {name: features[name] for name in ("interactive_x2", "interactive_x4")}
-        kept: dict[int, Kept] = {}
-        for first in range(0, len(prompts), _ROWS):
-            part = {name: values[first : first + _ROWS] for name, values in inputs.items()}
-            count = len(part["has_mask"])
-            decoded = run(
-                "prompt_decoder",
-                conditioned=np.repeat(conditioned, count, axis=0),
-                image=np.zeros(count, np.int32),
-                **finer,
-                **part,
-            )
-            for row, (index, prompt) in enumerate(prompts[first : first + _ROWS]):
-                logits, iou = decoded["mask_logits"][row], decoded["iou"][row]
-                kept[index] = _chosen(logits, iou, prompt, options)
-        return kept
+        rows = {"conditioned": np.repeat(conditioned, len(prompts), axis=0), **inputs}
+        decoded = run.rows("prompt_decoder", ROWS, rows, **finer)
+        return {
+            index: _chosen(decoded["mask_logits"][row], decoded["iou"][row], prompt, options)
+            for row, (index, prompt) in enumerate(prompts)
+        }
 
 
 def points_of(path: str, prompt: Shown, width: int, height: int) -> tuple[list[float], list[int]]:

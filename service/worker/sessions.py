@@ -258,8 +258,9 @@ class Sessions:
         """Return when the session's next frame may be computed."""
         if rate := self._limits.max_frame_rate:
             now = time.monotonic()
-            session.due = max(now, session.due) + 1 / rate
-            await asyncio.sleep(session.due - 1 / rate - now)
+            begins = max(now, session.due)
+            session.due = begins + 1 / rate
+            await asyncio.sleep(begins - now)
 
     async def _confirm(self, session: Session) -> None:
         """Return if what is hot is the session. Raises ClaimLostError if it goes on elsewhere."""

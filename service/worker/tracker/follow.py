@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.artifact import Memory
-from service.worker.objects import is_stable
+from service.worker.objects import ROWS, is_stable
 from service.worker.resize import coverage
 from service.worker.run import Arrays, Run
 from service.worker.scenes import Seen
@@ -29,8 +29,6 @@ _HALF = 0.5
 # With more points than this a prompt is clear, and no proposals are asked for.
 _AMBIGUOUS = 1
 
-# Objects decoded and remembered at once; each takes some 80 MB while it is, in a full-size student.
-_ROWS = 16
 # Bytes that an engine may take for how much the cells attend to what is remembered, and the heads that do.
 _ATTENTION_BYTES, _HEADS = 1 << 30, 8
 
@@ -191,7 +189,7 @@ class Follower:
             # A given mask is looked at in the picture alone.
             rows = np.where(shown[:, None, None, None], cells, rows)
         finer = {name: features[name] for name in ("interactive_x2", "interactive_x4")}
-        return run.rows("prompt_decoder", _ROWS, {"conditioned": rows, **inputs}, **finer)
+        return run.rows("prompt_decoder", ROWS, {"conditioned": rows, **inputs}, **finer)
 
     def _inputs(self, given: Sequence[Prompted | None]) -> Arrays:
         """Points of the prompts, padded; where there are none, two that say so."""
@@ -247,7 +245,7 @@ class Follower:
             levels = levels_of(logits, exact, settled, image_size=self._image_size, side=self.memory_side)
         inputs: Arrays = {"mask_levels": levels, "object_score": scores}
         cells = seen.features["interactive_x1"]
-        memory: Logits = run.rows("memory_encoder", _ROWS, inputs, interactive_x1=cells)["memory"]
+        memory: Logits = run.rows("memory_encoder", ROWS, inputs, interactive_x1=cells)["memory"]
         return memory
 
 
