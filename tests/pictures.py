@@ -23,6 +23,14 @@ def street(width: int = 640, height: int = 480) -> Image.Image:
     return picture
 
 
+def moving_square(index: int, width: int = 90, height: int = 60) -> Image.Image:
+    """Frame `index` of a bright square that moves to the right over a dark picture."""
+    picture = Image.new("RGB", (width, height), (40, 40, 40))
+    left = 10 + 3 * index
+    ImageDraw.Draw(picture).rectangle((left, 15, left + 29, 44), fill=(220, 180, 90))
+    return picture
+
+
 def encoded(picture: Image.Image, format: str = "JPEG", **options: object) -> bytes:
     """The picture as a file's bytes."""
     buffer = io.BytesIO()

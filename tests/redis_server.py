@@ -1,7 +1,6 @@
 """A redis-server process that a test can start, kill and start again on the same data."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import redis
 
-from service.processes import redis_binary
+from service.processes import redis_command
+from tests.serving import free_ports
 
 
 class RedisServer:
@@ -20,9 +20,7 @@ class RedisServer:
         """`sync`: its `appendfsync`."""
         folder.mkdir(parents=True)
         self.folder, self._sync = folder, sync
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        (self.port,) = free_ports(1)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -31,8 +29,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        command = [redis_binary(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        command += ["--appendonly", "yes", "--appendfsync", self._sync, "--save", ""]
+        command = redis_command(self.port, self.folder, self._sync)
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.place import DEMO, Place, placed
+from tests.redis_server import RedisServer
 from tests.serving import Serving
 from tests.tracked_clip import FRAMES, TEXT, clip
 
@@ -21,6 +22,23 @@ def serving(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def small(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """The small student behind gateway and worker, in processes of their own."""
     with Serving(artefact, tmp_path_factory.mktemp("small") / "log", precision="f32") as serving:
+        yield serving
+
+
+@pytest.fixture(scope="package")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(Path(tmp_path_factory.mktemp("redis"), "data"))
+    with server.running():
+        yield server
+
+
+@pytest.fixture(scope="package")
+def lasting(
+    artefact: Path, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    """The small student, whose sessions outlive its worker."""
+    log = tmp_path_factory.mktemp("lasting") / "log"
+    with Serving(artefact, log, precision="f32", redis_url=redis.url) as serving:
         yield serving
 
 

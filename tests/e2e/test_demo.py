@@ -1,25 +1,22 @@
 """The embedded student, served as anyone does it, finds what is meant in its sample pictures."""
 
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
-import model_store
 from model_store import registry
 from model_store.demo.evaluate import deepest, iou
 from model_store.demo.tasks import box_of
 from service.client import Client
 from service.video import Video, as_png
 from tests.serving import Serving
+from tests.tracked_clip import SAMPLES, decoded
 
-_SAMPLES = Path(model_store.__file__).parent / "samples"
-_FACTS = json.loads((_SAMPLES / "samples.json").read_text("utf-8"))["pictures"]
+_FACTS = json.loads((SAMPLES / "samples.json").read_text("utf-8"))["pictures"]
 # What counts as found.
 _FOUND = 0.5
 # Frames of a clip that are looked at.
@@ -38,12 +35,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def _things(picture: str) -> list[tuple[set[str], Mask]]:
-    return [(set(one["names"]), _decoded(one["mask"])) for one in _FACTS[picture]["things"]]
-
-
-def _decoded(rle: Mapping[str, Any]) -> Mask:
-    mask: Mask = coco.decode({"size": rle["size"], "counts": rle["counts"].encode()}).astype(bool)
-    return mask
+    return [(set(one["names"]), decoded(one["mask"])) for one in _FACTS[picture]["things"]]
 
 
 def _named(picture: str, name: str) -> list[Mask]:
@@ -51,8 +43,8 @@ def _named(picture: str, name: str) -> list[Mask]:
 
 
 def _ask(client: Client, picture: str, *prompts: dict[str, Any]) -> list[list[Mask]]:
-    answer = client.segment((_SAMPLES / f"{picture}.jpg").read_bytes(), list(prompts))
-    return [[_decoded(segment.mask or {}) for segment in found] for found in answer.results]
+    answer = client.segment((SAMPLES / f"{picture}.jpg").read_bytes(), list(prompts))
+    return [[decoded(segment.mask or {}) for segment in found] for found in answer.results]
 
 
 def _inside(mask: Mask) -> dict[str, float]:
@@ -126,10 +118,10 @@ def test_a_negative_click_takes_away(client: Client) -> None:
 
 
 def test_objects_are_followed_through_a_sample_clip(client: Client) -> None:
-    facts = json.loads((_SAMPLES / "samples.json").read_text("utf-8"))["clips"]["traffic-lights"]
-    things = [[_decoded(mask) for mask in thing["masks"]] for thing in facts["things"]]
+    facts = json.loads((SAMPLES / "samples.json").read_text("utf-8"))["clips"]["traffic-lights"]
+    things = [[decoded(mask) for mask in thing["masks"]] for thing in facts["things"]]
     session, found = client.open_session(), []
-    with Video(_SAMPLES / facts["file"]) as frames:
+    with Video(SAMPLES / facts["file"]) as frames:
         for index, picture in enumerate(frames):
             prompts = [] if index else [{"box": _box(masks[0])} for masks in things]
             found.append(session.add(as_png(picture), prompts))
@@ -137,7 +129,7 @@ def test_objects_are_followed_through_a_sample_clip(client: Client) -> None:
                 break
     assert [[each.id for each in frame.objects] for frame in found] == [[1, 2, 3]] * _FOLLOWED
     overlaps = [
-        iou(_decoded(each.mask), masks[frame.index])
+        iou(decoded(each.mask), masks[frame.index])
         for frame in found
         for each, masks in zip(frame.objects, things, strict=True)
         if each.mask and masks[frame.index].any()

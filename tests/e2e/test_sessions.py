@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
 from PIL import Image
 from websockets import ConnectionClosed, InvalidStatus, Origin
@@ -25,6 +24,7 @@ from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
 from service.video import Video, Writer
 from tests.command import run_command
+from tests.pictures import encoded, moving_square
 from tests.redis_server import RedisServer
 from tests.serving import Serving
 
@@ -33,31 +33,9 @@ CLICK = {"points": [{"x": 30, "y": 30}]}
 BOX = {"box": [10, 10, 50, 40]}
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(Path(tmp_path_factory.mktemp("redis"), "data"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def lasting(
-    artefact: Path, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Serving]:
-    """The small student, whose sessions outlive its worker."""
-    log = tmp_path_factory.mktemp("lasting") / "log"
-    with Serving(artefact, log, precision="f32", redis_url=redis.url) as serving:
-        yield serving
-
-
 def picture(index: int) -> bytes:
     """A bright square that moves to the right over a dark picture."""
-    pixels = np.full((60, 90, 3), 40, np.uint8)
-    pixels[15:45, 10 + 3 * index : 40 + 3 * index] = (220, 180, 90)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return encoded(moving_square(index), "PNG")
 
 
 def add(serving: Serving, session: str, index: int, *prompts: Any, **fields: Any) -> httpx.Response:

@@ -2,13 +2,11 @@
 
 import io
 import json
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,7 +14,7 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
 from service.video import Video, Writer, as_tiff
-from tests.redis_server import RedisServer
+from tests.pictures import moving_square
 from tests.serving import Serving
 
 FRAMES = 12
@@ -30,21 +28,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = Path(tmp_path_factory.mktemp("clip"), "clip.mp4")
     with Writer(path, Fraction(10), (90, 60)) as writer:
         for index in range(FRAMES):
-            pixels = np.full((60, 90, 3), 40, np.uint8)
-            pixels[15:45, 10 + 3 * index : 40 + 3 * index] = (220, 180, 90)
-            writer.add(Image.fromarray(pixels))
+            writer.add(moving_square(index))
     return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def lasting(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """The small student, whose sessions outlive its worker."""
-    folder = tmp_path_factory.mktemp("lasting")
-    redis = RedisServer(folder / "redis")
-    redis.start()
-    with Serving(artefact, folder / "log", precision="f32", redis_url=redis.url) as serving:
-        yield serving
-    redis.stop()
 
 
 def stream(serving: Serving, video: bytes, **request: Any) -> Any:

@@ -13,7 +13,7 @@ from model_store.networks.memory import DenseMemory, PerceiverMemory
 from model_store.networks.objects import BOTTOM_RIGHT, NEGATIVE, NO_POINT, TOP_LEFT
 from model_store.networks.student import Student
 from service.worker.tracker.bank import Kept
-from service.worker.tracker.follow import Prompted
+from service.worker.tracker.follow import Found, Prompted
 from tests.parity.goldens import FEATURES, MASKS, compare
 from tests.parity.memory import (
     Clip,
@@ -67,6 +67,16 @@ def dense(reference: Path) -> Student:
 @pytest.fixture(scope="module")
 def perceiver(reference: Path) -> Student:
     return remembering(reference, VARIANT, "perceiver")
+
+
+def _of_one(found: Found) -> dict[str, NDArray[np.float32]]:
+    """What the goldens of one object have of a frame."""
+    return {
+        "low": found.logits[::4, ::4],
+        "score": np.array(found.object_score, np.float32),
+        "ptr": latest(found).pointer,
+        "mem": _map(latest(found))[::8, ::6, ::6],
+    }
 
 
 @torch.inference_mode()
@@ -133,16 +143,7 @@ def test_an_object_is_followed_by_the_dense_memory(
     for number, (found,) in enumerate(clip.follow(frames, {1: click(0.42, 0.55)})):
         conditioned = clip.engine.outputs["memory_attention"]["conditioned"]
         _agree(measured, ONE, expected, f"pt_cond{number}_", sub=conditioned[:, ::16, ::6, ::6])
-        _agree(
-            measured,
-            ONE,
-            expected,
-            f"pt_f{number}_",
-            low=found.logits[::4, ::4],
-            score=np.array(found.object_score),
-            ptr=latest(found).pointer,
-            mem=_map(latest(found))[::8, ::6, ::6],
-        )
+        _agree(measured, ONE, expected, f"pt_f{number}_", **_of_one(found))
 
 
 @pytest.mark.slow
@@ -152,16 +153,7 @@ def test_an_object_is_followed_by_a_memory_kept_as_bfloat16(
     expected = golden(reference, "track_ev_m_membf16")
     clip = Clip(dense, reference, ALL_DENSE, memory_as_bfloat16)
     for number, (found,) in enumerate(clip.follow(ALL_TWO, {1: click(0.42, 0.55)})):
-        _agree(
-            measured,
-            ONE_BF16,
-            expected,
-            f"pt_f{number}_",
-            low=found.logits[::4, ::4],
-            score=np.array(found.object_score),
-            ptr=latest(found).pointer,
-            mem=_map(latest(found))[::8, ::6, ::6],
-        )
+        _agree(measured, ONE_BF16, expected, f"pt_f{number}_", **_of_one(found))
 
 
 @pytest.mark.parametrize("frames", [SOME, pytest.param(ALL_TWO, marks=pytest.mark.slow)])

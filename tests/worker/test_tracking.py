@@ -1,17 +1,14 @@
 """Tracking sessions over a real channel: a small student's graphs, a real Redis, workers that come and go."""
 
 import asyncio
-import io
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import numpy as np
 import pytest
 import redis.asyncio
-from PIL import Image
 from pycocotools import mask as coco
 
 from model_store import artifact as artifacts
@@ -23,6 +20,7 @@ from service.pb.efficientsam3.v1 import tracking_pb2_grpc
 from service.rpc import from_rpc_error
 from service.worker.engines import open_engine
 from service.worker.server import Worker
+from tests.pictures import encoded, moving_square
 from tests.redis_server import RedisServer
 
 WIDTH, HEIGHT = 90, 60
@@ -74,11 +72,7 @@ async def refused(work: Coroutine[Any, Any, Any]) -> ServiceError:
 
 def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> bytes:
     """A bright square that moves to the right over a dark picture."""
-    pixels = np.full((height, width, 3), 40, np.uint8)
-    pixels[15:45, 10 + 3 * index : 40 + 3 * index] = (220, 180, 90)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return encoded(moving_square(index, width, height), "PNG")
 
 
 def shot(index: int, *prompts: pb.TrackPrompt, revision: int = 0) -> pb.Frame:
