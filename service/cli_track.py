@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 File = Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the video with its masks, an .mp4.")]
+ConfirmFrames = Annotated[
+    int,
+    typer.Option(metavar="N", help="Show a text's instance once N frames found it, 0..60; 0 or 1: at once."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the server's answers, a line per frame.")]
 
 
@@ -33,6 +37,7 @@ def track(
     variant: Variant = "",
     out: Out = None,
     as_json: AsJson = False,
+    confirm_frames: ConfirmFrames = 0,
     server: Server = "http://127.0.0.1:8080",
     timeout_s: Timeout = 60.0,
 ) -> None:
@@ -55,7 +60,10 @@ def track(
     try:
         with videos.Video(video) as frames, Client(server, timeout_s=timeout_s) as client:
             session = client.open_session(
-                variant=variant, frames_total=frames.frames, mask_format="png" if out else "rle"
+                variant=variant,
+                frames_total=frames.frames,
+                mask_format="png" if out else "rle",
+                options={"confirm_frames": confirm_frames},
             )
             _follow(frames, session, asked, out, as_json)
             session.delete()

@@ -139,16 +139,18 @@ class Client:
         ttl_s: int | None = None,
         frames_total: int | None = None,
         mask_format: str = "rle",
+        options: Mapping[str, Any] | None = None,
     ) -> Session:
         """Open a tracking session.
 
         `variant` empty: the server's default. `ttl_s`: seconds that it is kept after its last use.
-        `frames_total`: of the video, where it is known.
+        `frames_total`: of the video, where it is known. `options`: what else the API has under that name,
+        such as {"confirm_frames": 3}.
         """
         given = {"ttl_s": ttl_s, "frames_total": frames_total}
         request = {
             "variant": variant,
-            "options": {"mask_format": mask_format},
+            "options": {"mask_format": mask_format, **(options or {})},
             **{name: value for name, value in given.items() if value is not None},
         }
         return Session(self._http, self._http.send("POST", "/v1/sessions", json=request), self._timeout_s)

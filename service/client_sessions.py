@@ -75,7 +75,7 @@ class Session:
 
         Prompts begin objects, say where they are on this frame, or end following them.
         """
-        return self._done(self._send({"frame": self.next_frame, "prompts": list(prompts)}, image))
+        return self._done(self._send(self._next(self.next_frame, prompts), image))
 
     def stream(
         self, frames: Iterable[tuple[bytes, Sequence[TrackPrompt]]], in_flight: int = IN_FLIGHT
@@ -90,7 +90,7 @@ class Session:
             raise ValueError(f"in_flight is {in_flight}; it is 1 to {IN_FLIGHT}")
         stream, waiting = Stream(self._http, self._path, self._patience_s), deque[Asked]()
         coming = (
-            Asked({"frame": index, "prompts": list(prompts)}, image)
+            Asked(self._next(index, prompts), image)
             for index, (image, prompts) in enumerate(frames, self.next_frame)
         )
         try:
@@ -134,6 +134,11 @@ class Session:
     def _path(self) -> str:
         return f"/v1/sessions/{self.id}"
 
+    def _next(self, index: int, prompts: Sequence[TrackPrompt]) -> Mapping[str, Any]:
+        """A new frame's request. It says which answer it goes on from: a store may have lost that one."""
+        follows = self._revision if index == self.next_frame else 0
+        return {"frame": index, "follows": follows, "prompts": list(prompts)}
+
     def _send(self, request: Mapping[str, Any], image: bytes | None) -> Frame:
         content = {"json": request} if image is None else {"files": parts(image, request)}
         path = f"{self._path}/frames"
@@ -146,15 +151,16 @@ class Session:
         return frame
 
     def _understood(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The work's result. A gap behind a frame that was answered means that the store lost frames: we
-        alone know that they were answered where the worker that did it is gone as well."""
+        """The work's result. A gap behind a frame that was answered means that the store lost frames; what
+        follows an answer that is not known any more, that it lost a correction. We alone know of them where
+        the worker that did it is gone as well."""
         try:
             return work()
         except ServiceError as error:
             if error.kind not in (Kind.FRAME_GAP, Kind.SESSION_ROLLED_BACK):
                 raise
             state = self.state()
-            if state["next_frame"] >= self.next_frame:
+            if (state["next_frame"], state["revision"]) >= (self.next_frame, self._revision):
                 raise
             self.next_frame, self._revision = state["next_frame"], state["revision"]
             raise ServiceError(Kind.SESSION_ROLLED_BACK, error.detail) from error

@@ -78,6 +78,8 @@ def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:
         _check_image(frame.image)
     elif not frame.revision:
         raise _invalid("image is missing: send one of image.base64, image.url and image.id.")
+    if frame.revision and frame.HasField("follows"):
+        raise _invalid("follows is of a new frame: what a correction corrects is said by its revision.")
     _check_count("prompts", len(frame.prompts), limits.max_prompts)
     for index, prompt in enumerate(frame.prompts):
         _check_track_prompt(f"prompts[{index}]", prompt, limits)

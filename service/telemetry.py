@@ -61,6 +61,25 @@ class Telemetry:
             buckets=(0.0005, 0.001, 0.0025, *_SECONDS),
             registry=self.registry,
         )
+        self.sessions = Counter(
+            "efficientsam3_sessions",
+            "Tracking sessions opened, forks among them",
+            ["variant"],
+            registry=self.registry,
+        )
+        self.session_bytes = Histogram(
+            "efficientsam3_session_memory_bytes",
+            "What is kept of a session's objects, observed after each of its frames",
+            ["variant"],
+            buckets=[1 << power for power in range(14, 31, 2)],
+            registry=self.registry,
+        )
+        self.streams = Gauge(
+            "efficientsam3_open_streams",
+            "Tracking streams that are connected",
+            ["transport"],
+            registry=self.registry,
+        )
         self.workers_ready = Gauge(
             "efficientsam3_workers_ready",
             "Workers ready to serve the variant",
@@ -86,6 +105,11 @@ class Telemetry:
         """Observe a worker's timings, in milliseconds by stage."""
         for stage, milliseconds in timings_ms.items():
             self.stage_seconds.labels(variant, stage).observe(milliseconds / 1000)
+
+    def record_frame(self, variant: str, timings_ms: Mapping[str, float], memory_bytes: int) -> None:
+        """Observe a frame of a session: its worker's timings, and what is kept after it."""
+        self.record_stages(variant, timings_ms)
+        self.session_bytes.labels(variant).observe(memory_bytes)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""

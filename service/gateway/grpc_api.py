@@ -110,18 +110,19 @@ class Tracking(tracking_pb2_grpc.TrackingServicer):
         self, request_iterator: AsyncIterator[tracking_pb2.TrackRequest], context: Context
     ) -> AsyncIterator[tracking_pb2.TrackResponse]:
         id = ""
-        async for request in request_iterator:
-            call = self._calls.begin("Tracking/Track", context)
-            with recorded(call, self._calls.telemetry):
-                opens = request.HasField("open")
-                check_stream(opens=opens, opened=bool(id))
-                if opens:
-                    opened = await self._router.open(request.open, call)
-                    id = opened.session
-                    answer = tracking_pb2.TrackResponse(opened=opened)
-                else:
-                    answer = await self._told(id, request.frame, call)
-            yield answer
+        with self._calls.telemetry.streams.labels("grpc").track_inprogress():
+            async for request in request_iterator:
+                call = self._calls.begin("Tracking/Track", context)
+                with recorded(call, self._calls.telemetry):
+                    opens = request.HasField("open")
+                    check_stream(opens=opens, opened=bool(id))
+                    if opens:
+                        opened = await self._router.open(request.open, call)
+                        id = opened.session
+                        answer = tracking_pb2.TrackResponse(opened=opened)
+                    else:
+                        answer = await self._told(id, request.frame, call)
+                yield answer
 
     async def TrackVideo(  # noqa: N802
         self, request: tracking_pb2.TrackVideoRequest, context: Context

@@ -31,7 +31,11 @@ class SessionRouter:
         if request.session:
             return await self.get(pb.SessionRequest(session=request.session), call)
         with self._router.admitted(pool):
-            return await pool.ask(lambda worker: worker.tracking.OpenSession, request, call, call.new_session)
+            opened = await pool.ask(
+                lambda worker: worker.tracking.OpenSession, request, call, call.new_session
+            )
+        self._telemetry.sessions.labels(pool.variant).inc()
+        return opened
 
     def pool_for(self, request: pb.OpenSessionRequest, call: Call) -> Pool:
         """The workers of the session, or of one to be made, whose id is then `call.new_session`.
@@ -57,7 +61,7 @@ class SessionRouter:
         with self._router.admitted(pool):
             await self._router.bring(request.frame.image, call)
             answer = await pool.ask(lambda worker: worker.tracking.AddFrame, request, call, request.session)
-        self._telemetry.record_stages(pool.variant, answer.timings_ms)
+        self._telemetry.record_frame(pool.variant, answer.timings_ms, answer.memory_bytes)
         return answer
 
     async def get(self, request: pb.SessionRequest, call: Call) -> pb.Session:
@@ -69,7 +73,9 @@ class SessionRouter:
         """A copy of a session."""
         pool = self._pool(request.session, call)
         call.new_session = _neighbour(pool, request.session)
-        return await pool.ask(lambda worker: worker.tracking.ForkSession, request, call, request.session)
+        forked = await pool.ask(lambda worker: worker.tracking.ForkSession, request, call, request.session)
+        self._telemetry.sessions.labels(pool.variant).inc()
+        return forked
 
     async def delete(self, request: pb.SessionRequest, call: Call) -> pb.DeleteSessionResponse:
         """Forget a session."""

@@ -42,6 +42,11 @@ class TrackOptionsIn(In):
         description="A text's instance is answered once so many frames found it; 0 or 1: at once. One that "
         "more than half as many miss, or find to be an older object's, is forgotten",
     )
+    memory_selection: bool | None = Field(
+        default=None,
+        description="An object is followed by the latest frames that show it, rather than by the latest; "
+        "these differ once it was hidden. Default: so are a text's instances, and other objects are not",
+    )
 
 
 class OpenIn(In):
@@ -91,6 +96,11 @@ class FrameFields(In):
         default=0, description="One above the last: the last frame is corrected, its prompts are replaced"
     )
     prompts: Entries[TrackPromptIn] = Field(default_factory=list)
+    follows: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
+        default=None,
+        description="Of the frame before: the revision of the answer that this frame is to go on from. Where "
+        "it is another, the frame is refused; default: whichever it is",
+    )
 
 
 class FrameIn(FrameFields):
@@ -153,4 +163,5 @@ class FrameOut(BaseModel):
     objects: list[TrackedOut] = Field(
         description="Every object that is followed and confirmed, in the order of their ids"
     )
+    memory_bytes: int = Field(description="Of what is kept of the session's objects after this frame")
     timings_ms: dict[str, float] = Field(description="Milliseconds by stage")

@@ -45,8 +45,9 @@ def add_stream(app: FastAPI, settings: GatewaySettings, router: SessionRouter, t
         await socket.accept()
         try:
             frame_s = deadline_ms(Headers(scope=socket.scope), settings) / 1000
-            while True:
-                await _answer(socket, id, frame_s)
+            with telemetry.streams.labels("http").track_inprogress():
+                while True:
+                    await _answer(socket, id, frame_s)
         except WebSocketDisconnect:
             return
         except ServiceError as error:

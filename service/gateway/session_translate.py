@@ -38,6 +38,7 @@ def open_request(body: OpenIn) -> pb.OpenSessionRequest:
             new_object_threshold=body.options.new_object_threshold,
             detect_every=body.options.detect_every,
             confirm_frames=body.options.confirm_frames,
+            memory_selection=body.options.memory_selection,
         ),
     )
 
@@ -45,7 +46,9 @@ def open_request(body: OpenIn) -> pb.OpenSessionRequest:
 def frame_of(body: FrameFields, image: segmentation_pb.Image | None) -> pb.Frame:
     """The proto frame of a JSON frame and its image."""
     prompts = [_prompt(prompt) for prompt in body.prompts]
-    return pb.Frame(frame=body.frame, revision=body.revision, image=image, prompts=prompts)
+    return pb.Frame(
+        frame=body.frame, revision=body.revision, follows=body.follows, image=image, prompts=prompts
+    )
 
 
 def video_request(body: VideoIn, video: bytes) -> pb.TrackVideoRequest:
@@ -79,6 +82,7 @@ def frame_answer(answer: pb.FrameAnswer) -> FrameOut:
         revision=answer.revision,
         image=image_out(answer.image),
         objects=[_tracked(each) for each in answer.objects],
+        memory_bytes=answer.memory_bytes,
         timings_ms=dict(answer.timings_ms),
     )
 

@@ -55,8 +55,11 @@ class VideoRouter:
         async with aclosing(asked) as answers:
             async for answer in answers:
                 if answer.HasField("opened"):
+                    if not request.open.session:
+                        self._telemetry.sessions.labels(pool.variant).inc()
                     request.open.CopyFrom(pb.OpenSessionRequest(session=answer.opened.session))
                 elif answer.HasField("frame"):
-                    self._telemetry.record_stages(pool.variant, answer.frame.timings_ms)
+                    frame = answer.frame
+                    self._telemetry.record_frame(pool.variant, frame.timings_ms, frame.memory_bytes)
                     request.first = answer.frame.frame + 1
                 yield answer

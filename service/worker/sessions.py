@@ -6,11 +6,10 @@ Order: compute, write, then answer. What is hot is what the store has; when in d
 import asyncio
 import hashlib
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 
 from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
@@ -27,8 +26,8 @@ from service.sessions.session_store import (
     SessionStore,
     Stored,
 )
+from service.worker.hot_sessions import HotSessions, Key, Session
 from service.worker.scenes import Seen
-from service.worker.tracker.bank import Array
 from service.worker.tracker.state import (
     BASE,
     HEAD,
@@ -38,53 +37,12 @@ from service.worker.tracker.state import (
     head_of,
     packed,
     state_of,
-    tensors_of,
 )
 
 # Answers that are kept: those of frames that a client may have sent and lost.
 ANSWERS = 4
 # Times that a session is taken over again, in one request, from others that take it over too.
 _TAKEOVERS = 3
-
-Key = tuple[str, str]
-
-
-@dataclass(slots=True)
-class Session:
-    """A session in this process, as the store has it."""
-
-    owner: str
-    id: str
-    claim: Claim
-    cursor: Cursor
-    # After the last frame, and before it.
-    state: State
-    base: State
-    # By frame, the oldest first.
-    answers: dict[int, state_pb.Answer]
-    ttl_s: float
-    expires: datetime
-    # The last frame's image and features, while they are known.
-    seen: Seen | None = None
-    # When its next frame may be computed, in the process's own time, seconds.
-    due: float = 0.0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def next_frame(self) -> int:
-        """Index of the frame that comes next."""
-        return self.cursor.frame + 1
-
-    @property
-    def tensors(self) -> dict[str, Array]:
-        """What is kept of both states, by the name of its part."""
-        return {**tensors_of(self.base), **tensors_of(self.state)}
-
-    @property
-    def oldest_answer(self) -> int:
-        """Index of the oldest frame that can be answered again; that of the next one where there is none."""
-        return min(self.answers, default=self.next_frame)
-
 
 # Computes a frame from the state before it: the state after it, the answer, and what was seen.
 Compute = Callable[[Session, State], Awaitable[tuple[State, pb.FrameAnswer, Seen]]]
@@ -94,9 +52,8 @@ class Sessions:
     """The sessions of one worker. Used from one event loop."""
 
     def __init__(self, store: SessionStore, origin: Origin, limits: WorkerSettings) -> None:
-        """`limits.hot_session_bytes` of memories stay hot; the least used are loaded again when needed."""
         self._store, self._origin, self._limits = store, origin, limits
-        self._hot: OrderedDict[Key, Session] = OrderedDict()
+        self._hot = HotSessions(limits.hot_session_bytes)
         # Frames that wait or are computed.
         self._coming: Counter[Key] = Counter()
 
@@ -113,19 +70,18 @@ class Sessions:
             # A worker made it for this same request, and died before it could say so.
             claim, _ = await self._store.claim(owner, id)
         session = Session(owner, id, claim, START, state, state, {}, ttl_s, until(ttl_s))
-        self._keep(session)
+        self._hot.put(session)
         return session
 
     async def get(self, owner: str, id: str) -> Session:
         """The session, claimed by this worker. Raises what the store does, and `artefact_mismatch`."""
         key = owner, id
         if (session := self._hot.get(key)) is not None:
-            self._hot.move_to_end(key)
             return session
         claim, stored = await self._store.claim(owner, id)
         session = self._read(owner, id, claim, stored)
         # Another request may have been faster: its claim is the older one then.
-        self._keep(session)
+        self._hot.put(session)
         return session
 
     async def look(self, owner: str, id: str) -> Session:
@@ -154,7 +110,7 @@ class Sessions:
                 try:
                     return await self._answer(session, frame, compute)
                 except ClaimLostError:
-                    self._hot.pop((owner, id), None)
+                    self._hot.drop((owner, id))
                     known = max(known, session.cursor)
         detail = f"Session {id[:64]!r} is being taken over again and again: it is used from several places."
         raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=1.0)
@@ -182,7 +138,7 @@ class Sessions:
 
     async def delete(self, owner: str, id: str) -> bool:
         """Forget the session; whether there was one."""
-        self._hot.pop((owner, id), None)
+        self._hot.drop((owner, id))
         return await self._store.delete(owner, id)
 
     async def close(self) -> None:
@@ -211,7 +167,7 @@ class Sessions:
         await self._commit(session, before, after, Cursor(frame.frame, frame.revision), kept)
         store_ms = (time.perf_counter() - started) * 1e3
         session.seen = seen
-        self._keep(session)
+        self._hot.put(session)
         # Known only now that the answer is written: it is told once, and not when the answer is given again.
         answer.timings_ms["store"] = store_ms
         answer.timings_ms["total"] += store_ms
@@ -249,7 +205,7 @@ class Sessions:
             raise
         except BaseException:
             # Whether it was written is not known: the store will tell.
-            self._hot.pop((session.owner, session.id), None)
+            self._hot.drop((session.owner, session.id))
             raise
         session.cursor, session.state, session.base, session.answers = cursor, state, base, answers
         session.expires = until(session.ttl_s)
@@ -292,23 +248,12 @@ class Sessions:
         expires = until(stored.left_s)
         return Session(owner, id, claim, stored.cursor, state, base, answers, stored.ttl_s, expires)
 
-    def _keep(self, session: Session) -> None:
-        """Hot, and the last to be forgotten."""
-        self._hot[session.owner, session.id] = session
-        self._hot.move_to_end((session.owner, session.id))
-        room = self._limits.hot_session_bytes - sum(one.state.nbytes for one in self._hot.values())
-        for key, one in list(self._hot.items())[:-1]:
-            if room >= 0:
-                break
-            if not one.lock.locked():
-                room += one.state.nbytes
-                del self._hot[key]
-
 
 def _place(session: Session, frame: pb.Frame, request: bytes) -> bool | None:
     """False: the frame is the next. True: it corrects the last. None: it was answered, and asks the same."""
     at = Cursor(frame.frame, frame.revision)
     if at == Cursor(session.next_frame, 0):
+        _check_followed(session, frame)
         return False
     if at == Cursor(session.cursor.frame, session.cursor.revision + 1) and session.cursor != START:
         return True
@@ -329,6 +274,18 @@ def _place(session: Session, frame: pb.Frame, request: bytes) -> bool | None:
         )
         raise ServiceError(Kind.FRAME_CONFLICT, detail)
     return None
+
+
+def _check_followed(session: Session, frame: pb.Frame) -> None:
+    """Raise if the frame is to follow another answer to the last frame than the one that is known here."""
+    last = session.cursor
+    if not frame.HasField("follows") or frame.follows == last.revision:
+        return
+    if frame.follows > last.revision:
+        detail = f"The session store lost a correction that was answered: frame {last.frame} is of revision"
+        raise ServiceError(Kind.SESSION_ROLLED_BACK, f"{detail} {last.revision}.")
+    detail = f"frame {frame.frame} follows revision {frame.follows}: frame {last.frame} was corrected since, "
+    raise ServiceError(Kind.FRAME_CONFLICT, f"{detail}and is of revision {last.revision}.")
 
 
 def _rolled_back(session: Session) -> ServiceError:

@@ -13,10 +13,11 @@ from service.pb.efficientsam3.v1 import tracking_pb2_grpc
 from service.prompts import check_frame, check_open, check_session_id, check_stream, check_video
 from service.rpc import frame_error, owner_of, session_of
 from service.sessions.image_store import ImageStore
+from service.worker.hot_sessions import Session
 from service.worker.lane import Lane, Ticket
 from service.worker.scenes import Seen
 from service.worker.servicer import check_source, check_variant, kept_image
-from service.worker.sessions import Session, Sessions
+from service.worker.sessions import Sessions
 from service.worker.tracker.state import State
 from service.worker.tracker.tracker import Tracker
 from service.worker.videos import frames_of, open_video

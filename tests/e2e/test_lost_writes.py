@@ -70,3 +70,21 @@ def test_a_session_whose_worker_is_gone_as_well_says_that_it_was_rolled_back(wea
             assert 0 < session.next_frame <= LOST
         kept = session.next_frame
         assert found[:kept] + followed(session, weak.frames[kept:]) == undisturbed
+
+
+def test_a_lost_correction_is_noticed(weak: Place) -> None:
+    loss, hidden = Loss(weak), [{"remove": {"object": 1}}]
+    with Client(weak.deployment.urls[0]) as client:
+        session = client.open_session()
+        followed(session, weak.frames[:LOST])
+        loss.note()
+        session.correct(hidden, weak.frames[LOST - 1][0])
+        weak.deployment.kill_workers()
+        loss.happen()
+        with pytest.raises(ServiceError) as rolled_back:
+            session.add(*weak.frames[LOST])
+        assert rolled_back.value.kind is Kind.SESSION_ROLLED_BACK
+        assert "lost a correction" in rolled_back.value.detail and session.next_frame == LOST
+        again = session.correct(hidden, weak.frames[LOST - 1][0])
+        assert again.revision == 1 and 1 not in [each.id for each in again.objects]
+        assert 1 not in [each.id for each in session.add(*weak.frames[LOST]).objects]

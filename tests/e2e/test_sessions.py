@@ -4,9 +4,11 @@ import base64
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import grpc
@@ -213,6 +215,8 @@ def test_the_command_draws_what_it_followed(small: Serving, tmp_path: Path) -> N
     with Video(out) as drawn:
         assert [frame.size for frame in drawn] == [(90, 60)] * 5
         assert drawn.rate == 10
+    refused = run_command(*command, "--json", "--confirm-frames", "61", fails=True)
+    assert "options.confirm_frames" in refused.stderr and not refused.stdout
 
 
 @pytest.mark.parametrize(
@@ -264,6 +268,42 @@ def test_a_stream_goes_on_through_a_killed_worker_and_is_opened_again(lasting: S
     assert (second[0].opened.next_frame, second[0].opened.oldest_answer) == (5, 1)
     assert found(first) + found(second)[2:] == found(whole)
     assert found(second)[:2] == found(first)[3:]
+
+
+def test_sessions_their_bytes_and_streams_are_counted(small: Serving) -> None:
+    labels = f'{{variant="{small.variant}"}}'
+    names = [
+        f"sessions_total{labels}",
+        *(f"session_memory_bytes_{part}{labels}" for part in ("count", "sum")),
+    ]
+    streams = [f'open_streams{{transport="{transport}"}}' for transport in ("http", "grpc")]
+
+    def read(name: str) -> float:
+        lines = small.client.get("/metrics").text.splitlines()
+        found = [line.split()[-1] for line in lines if line.startswith(f"efficientsam3_{name} ")]
+        return float(found[0]) if found else 0.0
+
+    before = [read(name) for name in names]
+    session, stub = opened(small), TrackingStub(grpc.insecure_channel(f"127.0.0.1:{small.grpc_port}"))
+    kept = [
+        add(small, session, index, *([BOX] if not index else [])).json()["memory_bytes"] for index in (0, 1)
+    ]
+    assert small.client.get(f"/v1/sessions/{session}").json()["memory_bytes"] == kept[1] > kept[0] > 0
+    assert small.client.post(f"/v1/sessions/{session}/fork").status_code == 201
+    counted = [read(name) - start for name, start in zip(names, before, strict=True)]
+    assert counted == [2, 2, sum(kept)]
+    asked = Queue[pb.TrackRequest | None]()
+    with connect(f"{small.url.replace('http', 'ws')}/v1/sessions/{session}/stream"):
+        answers = stub.Track(iter(asked.get, None), timeout=60)
+        asked.put(pb.TrackRequest(open=pb.OpenSessionRequest(session=session)))
+        assert next(answers).opened.session == session
+        assert [read(name) for name in streams] == [1, 1]
+    asked.put(None)
+    assert list(answers) == []
+    until = time.monotonic() + 10
+    while [read(name) for name in streams] != [0, 0]:
+        assert time.monotonic() < until, "a stream that ended is counted"
+        time.sleep(0.05)
 
 
 def test_frames_go_through_a_websocket(small: Serving) -> None:

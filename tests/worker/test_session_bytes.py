@@ -11,8 +11,9 @@ from model_store.networks.sizes import sizes_of
 from service.config import WorkerSettings
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.sessions.redis_sessions import RedisSessions
+from service.worker.hot_sessions import Session
 from service.worker.scenes import Scene, Seen
-from service.worker.sessions import Session, Sessions
+from service.worker.sessions import Sessions
 from service.worker.tracker.bank import Kept, Track, half
 from service.worker.tracker.state import Origin, State
 from tests.redis_server import RedisServer

@@ -75,12 +75,12 @@ def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> bytes:
     return encoded(moving_square(index, width, height), "PNG")
 
 
-def shot(index: int, *prompts: pb.TrackPrompt, revision: int = 0) -> pb.Frame:
+def shot(index: int, *prompts: pb.TrackPrompt, revision: int = 0, follows: int | None = None) -> pb.Frame:
     """Frame `index`; without prompts two objects are shown on frame 0, and a third on frame 2."""
     usual = {0: (CLICK, BOX), 2: (CLICK,)}
     image = segmentation_pb.Image(data=picture(index))
     chosen = prompts or usual.get(index, ())
-    return pb.Frame(frame=index, revision=revision, image=image, prompts=chosen)
+    return pb.Frame(frame=index, revision=revision, follows=follows, image=image, prompts=chosen)
 
 
 def _result(answer: pb.FrameAnswer) -> bytes:
@@ -154,7 +154,8 @@ def test_objects_are_followed_through_a_session(start: Start, kept: dict[str, An
                         assert not each.HasField("mask") and not each.area
             stands = await tracking.get(session.session)
             assert (stands.next_frame, stands.oldest_answer) == (6, 2)
-            assert list(stands.objects) == [1, 2, 3] and stands.memory_bytes > 0
+            assert list(stands.objects) == [1, 2, 3]
+            assert stands.memory_bytes == answers[-1].memory_bytes > answers[0].memory_bytes > 0
             await tracking.delete(session.session)
             for work in (tracking.get(session.session), tracking.add(session.session, shot(6))):
                 assert (await refused(work)).kind is Kind.SESSION_NOT_FOUND
@@ -187,7 +188,15 @@ def test_a_frame_is_answered_again_corrected_or_refused(start: Start, kept: dict
             again = await tracking.add(id, pb.Frame(frame=5, revision=2, prompts=[shown]))
             again.revision = 1
             assert _result(again) == _result(corrected)
-            assert (await tracking.add(id, shot(6))).frame == 6
+            for follows, kind, says in (
+                (3, Kind.SESSION_ROLLED_BACK, "frame 5 is of revision 2"),
+                (1, Kind.FRAME_CONFLICT, "frame 5 was corrected since, and is of revision 2"),
+            ):
+                error = await refused(tracking.add(id, shot(6, follows=follows)))
+                assert error.kind is kind and says in error.detail, error.detail
+            error = await refused(tracking.add(id, shot(5, shown, revision=3, follows=2)))
+            assert error.kind is Kind.INVALID_ARGUMENT and "follows is of a new frame" in error.detail
+            assert (await tracking.add(id, shot(6, follows=2))).frame == 6
 
     run(scenario())
 
@@ -216,6 +225,21 @@ def test_a_session_goes_on_elsewhere_to_the_bit(
             order = [one, two, two, one, three, one, three, two, one]
             moved = await watch((await one.open()).session, lambda index: order[index])
             assert moved == undisturbed
+
+    run(scenario())
+
+
+def test_sessions_that_are_not_hot_any_more_go_on_to_the_bit(start: Start, kept: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        async with start("roomy", **kept) as tracking:
+            expected = await tracking.frames((await tracking.open()).session, range(6))
+            bytes_of_one = (await tracking.add((await tracking.open()).session, shot(0))).memory_bytes
+        # Room for a session, and for two: each is forgotten in turn, and loaded again.
+        for name, room in (("one", 1), ("two", 5 * bytes_of_one)):
+            async with start(name, hot_session_bytes=room, **kept) as tracking:
+                ids = [(await tracking.open()).session for _ in range(4)]
+                rounds = [[await tracking.frames(id, [index]) for id in ids] for index in range(6)]
+                assert all(answers == [[expected[index]]] * 4 for index, answers in enumerate(rounds))
 
     run(scenario())
 

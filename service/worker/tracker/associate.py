@@ -36,6 +36,8 @@ class Rules:
     hidden_share: float = 0.3
     # A new object is on trial until it was found on so many frames; 0 and 1: it is not.
     confirm_frames: int = 0
+    # What is kept of a new object is selected; see `bank.Track`.
+    memory_selection: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ class Kept:
     memory: Array | None
     # (D,).
     pointer: Array
+    # It hardly shows the object.
+    poor: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -56,6 +58,8 @@ class Track:
     hidden: int = 0
     # Of an instance that is not answered yet.
     trial: Trial | None = None
+    # Poor frames are passed over, but for the last.
+    selects: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -70,11 +74,22 @@ class Track:
             track = replace(self, followed=(*self.followed, kept))
         return track._at(kept.frame + 1, memory)
 
+    def aged(self, frame: int) -> list[tuple[Kept, int]]:
+        """What is kept of frames without a prompt, each with its age as seen from `frame`.
+
+        The age is the distance in frames; where frames are passed over, that in frames that count: an object
+        that was hidden for long is followed by what was last seen of it. As of SAM3's memory selection.
+        """
+        if not self.selects:
+            return [(kept, frame - kept.frame) for kept in self.followed]
+        shown = [kept for kept in self.followed if not kept.poor or kept.frame == frame - 1]
+        return [(kept, len(shown) - index) for index, kept in enumerate(shown)]
+
     def _at(self, frame: int, memory: Memory) -> "Track":
         followed = (
-            kept if frame - kept.frame < memory.frames else replace(kept, memory=None)
-            for kept in self.followed
-            if frame - kept.frame < memory.pointers
+            kept if age < memory.frames else replace(kept, memory=None)
+            for kept, age in self.aged(frame)
+            if age < memory.pointers
         )
         return replace(self, followed=tuple(followed))
 
@@ -117,6 +132,7 @@ def _row(
 ) -> tuple[list[tuple[Array, int]], list[tuple[Array, float]]]:
     """Memories with their ages, 0 for prompted frames, and pointers with theirs, as shares of the span."""
     seen = [(kept.memory, 0) for kept in track.prompted if kept.memory is not None]
-    seen += [(kept.memory, frame - kept.frame) for kept in track.followed if kept.memory is not None]
-    pointed = [(kept.pointer, (frame - kept.frame) / span) for kept in (*track.prompted, *track.followed)]
-    return seen, pointed
+    aged = track.aged(frame)
+    seen += [(kept.memory, age) for kept, age in aged if kept.memory is not None]
+    ages = [(kept, frame - kept.frame) for kept in track.prompted] + aged
+    return seen, [(kept.pointer, age / span) for kept, age in ages]

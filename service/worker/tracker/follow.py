@@ -3,6 +3,7 @@
 A pure function of these: it knows no session, no store and no transport.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,9 @@ _CERTAIN, _GIVEN_SCORE = 1024.0, 10.0
 _HALF = 0.5
 # With more points than this a prompt is clear, and no proposals are asked for.
 _AMBIGUOUS = 1
+
+# Certainty (0..1) of the object being in the picture times predicted IoU, up to which a frame is poor.
+_POOR = 0.01
 
 # Bytes that an engine may take for how much the cells attend to what is remembered, and the heads that do.
 _ATTENTION_BYTES, _HEADS = 1 << 30, 8
@@ -96,6 +100,12 @@ class Chosen:
     object_score: float
     # (D,).
     pointer: NDArray[np.float32]
+
+    @property
+    def poor(self) -> bool:
+        """Whether the frame hardly shows the object: memory selection passes it over."""
+        certainty = max(0.0, math.tanh(self.object_score / 2))
+        return certainty * self.iou <= _POOR
 
 
 class Follower:
@@ -174,7 +184,7 @@ class Follower:
         memories = self._encode(run, seen, logits, scores, shown & ~done, done)
         found = []
         for track, each, memory, is_shown in zip(tracks, chosen, memories, shown, strict=True):
-            kept = Kept(frame, self._rounded(memory), self._rounded(each.pointer))
+            kept = Kept(frame, self._rounded(memory), self._rounded(each.pointer), each.poor)
             after = track.remember(kept, bool(is_shown), self._memory)
             found.append(Found(after, each.logits, each.iou, each.object_score))
         return found

@@ -70,7 +70,9 @@ class Frames:
         self, run: Run, seen: Seen, frame: int, state: State, prompts: Prompts, ids: Mapping[int, int]
     ) -> list[Row]:
         known = {track.id: track for track in state.tracks}
-        tracks = [known.get(id, Track(id)) for id in sorted({*known, *ids})]
+        tracks = [
+            known.get(id, Track(id, selects=state.options.memory_selection)) for id in sorted({*known, *ids})
+        ]
         # Whoever shows an object confirms it.
         tracks = [replace(track, trial=None) if track.id in ids else track for track in tracks]
         _bound("objects", len(tracks), self._limits.max_session_objects)

@@ -89,7 +89,8 @@ class Instances:
                     if best >= 0 and _renews(row, found.scores[best], overlap, rules):
                         given[row.track.id] = self._shown(found.logits[best], seen.scene)
             for index in met.new:
-                track = Track(-1 - len(begun), text, trial=Trial.of(rules.confirm_frames))
+                trial, selects = Trial.of(rules.confirm_frames), rules.memory_selection
+                track = Track(-1 - len(begun), text, trial=trial, selects=selects)
                 begun.append(track)
                 given[track.id] = self._shown(found.logits[index], seen.scene)
         changed = [*(row.track for row in kept if row.track.id in given), *begun]

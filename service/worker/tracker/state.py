@@ -73,6 +73,7 @@ def head_of(state: State) -> bytes:
                 followed=_listed(track.followed),
                 hidden=track.hidden,
                 trial=_trial_part(track.trial),
+                selects=track.selects,
             )
             for track in state.tracks
         ],
@@ -119,6 +120,7 @@ def state_of(parts: Parts, origin: Origin, part: str = HEAD) -> State:
             _read(parts, track.object, track.followed),
             track.hidden,
             _trial(track),
+            track.selects,
         )
         for track in head.tracks
     )
@@ -139,7 +141,7 @@ def _trial(track: state_pb.Track) -> Trial | None:
 
 
 def _listed(kept: Iterable[Kept]) -> list[state_pb.Kept]:
-    return [state_pb.Kept(frame=each.frame, memory=each.memory is not None) for each in kept]
+    return [state_pb.Kept(frame=each.frame, memory=each.memory is not None, poor=each.poor) for each in kept]
 
 
 def _read(parts: Mapping[str, bytes], id: int, listed: Iterable[state_pb.Kept]) -> tuple[Kept, ...]:
@@ -148,6 +150,7 @@ def _read(parts: Mapping[str, bytes], id: int, listed: Iterable[state_pb.Kept]) 
             each.frame,
             _unpacked(parts[_memory(id, each.frame)]) if each.memory else None,
             _unpacked(parts[_pointer(id, each.frame)]),
+            each.poor,
         )
         for each in listed
     )

@@ -110,6 +110,7 @@ class Tracker:
         with run.stage("masks"):
             answer = answer_of(frame, seen.scene, done, state.options, self._settings.max_answer_bytes, go_on)
         answer.timings_ms.update(run.ms)
+        answer.memory_bytes = done.state.nbytes
         return done.state, answer, seen
 
     def _rules(self, options: pb.TrackOptions) -> Rules:
@@ -119,4 +120,10 @@ class Tracker:
         new = min(1.0, lowest + _SURER)
         if options.HasField("new_object_threshold"):
             new = options.new_object_threshold
-        return Rules(detect_score=lowest, new_score=new, confirm_frames=options.confirm_frames)
+        selects = options.memory_selection if options.HasField("memory_selection") else True
+        return Rules(
+            detect_score=lowest,
+            new_score=new,
+            confirm_frames=options.confirm_frames,
+            memory_selection=selects,
+        )

@@ -1,5 +1,7 @@
 """What is kept of a track's past, and what a later frame is shown of it."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from model_store.artifact import Memory
@@ -31,6 +33,32 @@ def test_a_track_of_any_length_takes_no_more_room() -> None:
     assert _track(40).nbytes == _track(12).nbytes == 3 * 3 * 2 * 2 + 5 * 4 * 2
     always = _track(40, prompted=tuple(range(40)))
     assert [kept.frame for kept in always.prompted] == list(range(40 - PROMPTED, 40)) and not always.followed
+
+
+def test_a_track_that_selects_passes_over_frames_that_hardly_show_it() -> None:
+    track = Track(1, selects=True)
+    for frame in range(6):
+        track = track.remember(_kept(frame), not frame, MEMORY)
+    for frame in range(6, 30):
+        track = track.remember(replace(_kept(frame), poor=True), False, MEMORY)
+        # The last frame counts, whatever it shows.
+        assert [(kept.frame, age) for kept, age in track.aged(frame + 1)] == [
+            (3, 4), (4, 3), (5, 2), (frame, 1),
+        ][-4:]  # fmt: skip
+    past = past_of([track], 30, span_of(None), MEMORY)
+    assert past["memory"][0, :, 0, 0].tolist() == [0, 5, 29] and past["ages"].tolist() == [[0, 2, 1]]
+    assert past["pointers"][0, :, 0].tolist() == [0, 3, 4, 5, 29]
+    assert np.allclose(past["pointer_ages"][0], np.array([30, 4, 3, 2, 1], np.float32) / 15)
+    track = track.remember(_kept(30), False, MEMORY)
+    assert [kept.frame for kept, _ in track.aged(31)] == [3, 4, 5, 30]
+
+
+def test_a_track_that_is_seen_all_the_time_selects_what_others_keep() -> None:
+    track = Track(1, selects=True)
+    for frame in range(12):
+        track = track.remember(_kept(frame), not frame, MEMORY)
+    past, usual = (past_of([each], 12, span_of(None), MEMORY) for each in (track, _track(12)))
+    assert all(np.array_equal(past[name], usual[name]) for name in usual)
 
 
 def test_a_frame_is_shown_tracks_of_different_ages_padded() -> None:

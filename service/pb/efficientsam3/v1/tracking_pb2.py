@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from service.pb.efficientsam3.v1 import segmentation_pb2 as efficientsam3_dot_v1_dot_segmentation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x66\x66icientsam3/v1/tracking.proto\x12\x10\x65\x66\x66icientsam3.v1\x1a#efficientsam3/v1/segmentation.proto\"y\n\x0cTrackRequest\x12\x34\n\x04open\x18\x01 \x01(\x0b\x32$.efficientsam3.v1.OpenSessionRequestH\x00\x12(\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.efficientsam3.v1.FrameH\x00\x42\t\n\x07request\"\xa7\x01\n\rTrackResponse\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x19.efficientsam3.v1.SessionH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.efficientsam3.v1.FrameAnswerH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.efficientsam3.v1.FrameErrorH\x00\x42\n\n\x08response\"\xa2\x01\n\x12OpenSessionRequest\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\r\x12\x19\n\x0c\x66rames_total\x18\x04 \x01(\rH\x00\x88\x01\x01\x12/\n\x07options\x18\x05 \x01(\x0b\x32\x1e.efficientsam3.v1.TrackOptionsB\x0f\n\r_frames_total\"\xf4\x01\n\x0cTrackOptions\x12\x31\n\x0bmask_format\x18\x01 \x01(\x0e\x32\x1c.efficientsam3.v1.MaskFormat\x12\x15\n\rreturn_logits\x18\x02 \x01(\x08\x12\x1c\n\x0fscore_threshold\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12!\n\x14new_object_threshold\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x14\n\x0c\x64\x65tect_every\x18\x05 \x01(\r\x12\x16\n\x0e\x63onfirm_frames\x18\x06 \x01(\rB\x12\n\x10_score_thresholdB\x17\n\x15_new_object_threshold\"\xa3\x01\n\x07Session\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x12\n\nnext_frame\x18\x03 \x01(\x04\x12\x15\n\roldest_answer\x18\x04 \x01(\x04\x12\x12\n\nexpires_at\x18\x05 \x01(\t\x12\x0f\n\x07objects\x18\x06 \x03(\x04\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x10\n\x08revision\x18\x08 \x01(\r\"!\n\x0eSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"J\n\x0f\x41\x64\x64\x46rameRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.efficientsam3.v1.Frame\"\x80\x01\n\x05\x46rame\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\r\x12&\n\x05image\x18\x03 \x01(\x0b\x32\x17.efficientsam3.v1.Image\x12.\n\x07prompts\x18\x04 \x03(\x0b\x32\x1d.efficientsam3.v1.TrackPrompt\"\xd9\x01\n\x0bTrackPrompt\x12\x13\n\x06object\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\'\n\x06points\x18\x02 \x03(\x0b\x32\x17.efficientsam3.v1.Point\x12\"\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x15.efficientsam3.v1.Box\x12$\n\x04mask\x18\x04 \x01(\x0b\x32\x16.efficientsam3.v1.Mask\x12)\n\x06remove\x18\x05 \x01(\x0b\x32\x19.efficientsam3.v1.Removal\x12\x0c\n\x04text\x18\x06 \x01(\tB\t\n\x07_object\"3\n\x07Removal\x12\x10\n\x06object\x18\x01 \x01(\x04H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x06\n\x04what\"\x95\x01\n\x11TrackVideoRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32$.efficientsam3.v1.OpenSessionRequest\x12\r\n\x05video\x18\x02 \x01(\x0c\x12.\n\x07prompts\x18\x03 \x03(\x0b\x32\x1d.efficientsam3.v1.VideoPrompt\x12\r\n\x05\x66irst\x18\x04 \x01(\x04\"K\n\x0bVideoPrompt\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12-\n\x06prompt\x18\x02 \x01(\x0b\x32\x1d.efficientsam3.v1.TrackPrompt\"\x80\x02\n\x0b\x46rameAnswer\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x30\n\x07objects\x18\x03 \x03(\x0b\x32\x1f.efficientsam3.v1.TrackedObject\x12*\n\x05image\x18\x04 \x01(\x0b\x32\x1b.efficientsam3.v1.ImageInfo\x12@\n\ntimings_ms\x18\x05 \x03(\x0b\x32,.efficientsam3.v1.FrameAnswer.TimingsMsEntry\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xee\x01\n\rTrackedObject\x12\x0e\n\x06object\x18\x01 \x01(\x04\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07visible\x18\x03 \x01(\x08\x12\"\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x15.efficientsam3.v1.Box\x12\x0c\n\x04\x61rea\x18\x05 \x01(\x04\x12$\n\x04mask\x18\x06 \x01(\x0b\x32\x16.efficientsam3.v1.Mask\x12&\n\x06logits\x18\x07 \x01(\x0b\x32\x16.efficientsam3.v1.Mask\x12\x13\n\x06prompt\x18\x08 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05label\x18\t \x01(\tB\t\n\x07_prompt\"9\n\nFrameError\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\xbf\x04\n\x08Tracking\x12L\n\x05Track\x12\x1e.efficientsam3.v1.TrackRequest\x1a\x1f.efficientsam3.v1.TrackResponse(\x01\x30\x01\x12N\n\x0bOpenSession\x12$.efficientsam3.v1.OpenSessionRequest\x1a\x19.efficientsam3.v1.Session\x12L\n\x08\x41\x64\x64\x46rame\x12!.efficientsam3.v1.AddFrameRequest\x1a\x1d.efficientsam3.v1.FrameAnswer\x12I\n\nGetSession\x12 .efficientsam3.v1.SessionRequest\x1a\x19.efficientsam3.v1.Session\x12J\n\x0b\x46orkSession\x12 .efficientsam3.v1.SessionRequest\x1a\x19.efficientsam3.v1.Session\x12Z\n\rDeleteSession\x12 .efficientsam3.v1.SessionRequest\x1a\'.efficientsam3.v1.DeleteSessionResponse\x12T\n\nTrackVideo\x12#.efficientsam3.v1.TrackVideoRequest\x1a\x1f.efficientsam3.v1.TrackResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x66\x66icientsam3/v1/tracking.proto\x12\x10\x65\x66\x66icientsam3.v1\x1a#efficientsam3/v1/segmentation.proto\"y\n\x0cTrackRequest\x12\x34\n\x04open\x18\x01 \x01(\x0b\x32$.efficientsam3.v1.OpenSessionRequestH\x00\x12(\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.efficientsam3.v1.FrameH\x00\x42\t\n\x07request\"\xa7\x01\n\rTrackResponse\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x19.efficientsam3.v1.SessionH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.efficientsam3.v1.FrameAnswerH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.efficientsam3.v1.FrameErrorH\x00\x42\n\n\x08response\"\xa2\x01\n\x12OpenSessionRequest\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\r\x12\x19\n\x0c\x66rames_total\x18\x04 \x01(\rH\x00\x88\x01\x01\x12/\n\x07options\x18\x05 \x01(\x0b\x32\x1e.efficientsam3.v1.TrackOptionsB\x0f\n\r_frames_total\"\xa8\x02\n\x0cTrackOptions\x12\x31\n\x0bmask_format\x18\x01 \x01(\x0e\x32\x1c.efficientsam3.v1.MaskFormat\x12\x15\n\rreturn_logits\x18\x02 \x01(\x08\x12\x1c\n\x0fscore_threshold\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12!\n\x14new_object_threshold\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x14\n\x0c\x64\x65tect_every\x18\x05 \x01(\r\x12\x16\n\x0e\x63onfirm_frames\x18\x06 \x01(\r\x12\x1d\n\x10memory_selection\x18\x07 \x01(\x08H\x02\x88\x01\x01\x42\x12\n\x10_score_thresholdB\x17\n\x15_new_object_thresholdB\x13\n\x11_memory_selection\"\xa3\x01\n\x07Session\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x12\n\nnext_frame\x18\x03 \x01(\x04\x12\x15\n\roldest_answer\x18\x04 \x01(\x04\x12\x12\n\nexpires_at\x18\x05 \x01(\t\x12\x0f\n\x07objects\x18\x06 \x03(\x04\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x10\n\x08revision\x18\x08 \x01(\r\"!\n\x0eSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"J\n\x0f\x41\x64\x64\x46rameRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.efficientsam3.v1.Frame\"\xa2\x01\n\x05\x46rame\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\r\x12&\n\x05image\x18\x03 \x01(\x0b\x32\x17.efficientsam3.v1.Image\x12.\n\x07prompts\x18\x04 \x03(\x0b\x32\x1d.efficientsam3.v1.TrackPrompt\x12\x14\n\x07\x66ollows\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_follows\"\xd9\x01\n\x0bTrackPrompt\x12\x13\n\x06object\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\'\n\x06points\x18\x02 \x03(\x0b\x32\x17.efficientsam3.v1.Point\x12\"\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x15.efficientsam3.v1.Box\x12$\n\x04mask\x18\x04 \x01(\x0b\x32\x16.efficientsam3.v1.Mask\x12)\n\x06remove\x18\x05 \x01(\x0b\x32\x19.efficientsam3.v1.Removal\x12\x0c\n\x04text\x18\x06 \x01(\tB\t\n\x07_object\"3\n\x07Removal\x12\x10\n\x06object\x18\x01 \x01(\x04H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x06\n\x04what\"\x95\x01\n\x11TrackVideoRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32$.efficientsam3.v1.OpenSessionRequest\x12\r\n\x05video\x18\x02 \x01(\x0c\x12.\n\x07prompts\x18\x03 \x03(\x0b\x32\x1d.efficientsam3.v1.VideoPrompt\x12\r\n\x05\x66irst\x18\x04 \x01(\x04\"K\n\x0bVideoPrompt\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12-\n\x06prompt\x18\x02 \x01(\x0b\x32\x1d.efficientsam3.v1.TrackPrompt\"\x96\x02\n\x0b\x46rameAnswer\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x30\n\x07objects\x18\x03 \x03(\x0b\x32\x1f.efficientsam3.v1.TrackedObject\x12*\n\x05image\x18\x04 \x01(\x0b\x32\x1b.efficientsam3.v1.ImageInfo\x12@\n\ntimings_ms\x18\x05 \x03(\x0b\x32,.efficientsam3.v1.FrameAnswer.TimingsMsEntry\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xee\x01\n\rTrackedObject\x12\x0e\n\x06object\x18\x01 \x01(\x04\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07visible\x18\x03 \x01(\x08\x12\"\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x15.efficientsam3.v1.Box\x12\x0c\n\x04\x61rea\x18\x05 \x01(\x04\x12$\n\x04mask\x18\x06 \x01(\x0b\x32\x16.efficientsam3.v1.Mask\x12&\n\x06logits\x18\x07 \x01(\x0b\x32\x16.efficientsam3.v1.Mask\x12\x13\n\x06prompt\x18\x08 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05label\x18\t \x01(\tB\t\n\x07_prompt\"9\n\nFrameError\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\xbf\x04\n\x08Tracking\x12L\n\x05Track\x12\x1e.efficientsam3.v1.TrackRequest\x1a\x1f.efficientsam3.v1.TrackResponse(\x01\x30\x01\x12N\n\x0bOpenSession\x12$.efficientsam3.v1.OpenSessionRequest\x1a\x19.efficientsam3.v1.Session\x12L\n\x08\x41\x64\x64\x46rame\x12!.efficientsam3.v1.AddFrameRequest\x1a\x1d.efficientsam3.v1.FrameAnswer\x12I\n\nGetSession\x12 .efficientsam3.v1.SessionRequest\x1a\x19.efficientsam3.v1.Session\x12J\n\x0b\x46orkSession\x12 .efficientsam3.v1.SessionRequest\x1a\x19.efficientsam3.v1.Session\x12Z\n\rDeleteSession\x12 .efficientsam3.v1.SessionRequest\x1a\'.efficientsam3.v1.DeleteSessionResponse\x12T\n\nTrackVideo\x12#.efficientsam3.v1.TrackVideoRequest\x1a\x1f.efficientsam3.v1.TrackResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,33 +41,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENSESSIONREQUEST']._serialized_start=384
   _globals['_OPENSESSIONREQUEST']._serialized_end=546
   _globals['_TRACKOPTIONS']._serialized_start=549
-  _globals['_TRACKOPTIONS']._serialized_end=793
-  _globals['_SESSION']._serialized_start=796
-  _globals['_SESSION']._serialized_end=959
-  _globals['_SESSIONREQUEST']._serialized_start=961
-  _globals['_SESSIONREQUEST']._serialized_end=994
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=996
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1019
-  _globals['_ADDFRAMEREQUEST']._serialized_start=1021
-  _globals['_ADDFRAMEREQUEST']._serialized_end=1095
-  _globals['_FRAME']._serialized_start=1098
-  _globals['_FRAME']._serialized_end=1226
-  _globals['_TRACKPROMPT']._serialized_start=1229
-  _globals['_TRACKPROMPT']._serialized_end=1446
-  _globals['_REMOVAL']._serialized_start=1448
-  _globals['_REMOVAL']._serialized_end=1499
-  _globals['_TRACKVIDEOREQUEST']._serialized_start=1502
-  _globals['_TRACKVIDEOREQUEST']._serialized_end=1651
-  _globals['_VIDEOPROMPT']._serialized_start=1653
-  _globals['_VIDEOPROMPT']._serialized_end=1728
-  _globals['_FRAMEANSWER']._serialized_start=1731
-  _globals['_FRAMEANSWER']._serialized_end=1987
-  _globals['_FRAMEANSWER_TIMINGSMSENTRY']._serialized_start=1939
-  _globals['_FRAMEANSWER_TIMINGSMSENTRY']._serialized_end=1987
-  _globals['_TRACKEDOBJECT']._serialized_start=1990
-  _globals['_TRACKEDOBJECT']._serialized_end=2228
-  _globals['_FRAMEERROR']._serialized_start=2230
-  _globals['_FRAMEERROR']._serialized_end=2287
-  _globals['_TRACKING']._serialized_start=2290
-  _globals['_TRACKING']._serialized_end=2865
+  _globals['_TRACKOPTIONS']._serialized_end=845
+  _globals['_SESSION']._serialized_start=848
+  _globals['_SESSION']._serialized_end=1011
+  _globals['_SESSIONREQUEST']._serialized_start=1013
+  _globals['_SESSIONREQUEST']._serialized_end=1046
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1048
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1071
+  _globals['_ADDFRAMEREQUEST']._serialized_start=1073
+  _globals['_ADDFRAMEREQUEST']._serialized_end=1147
+  _globals['_FRAME']._serialized_start=1150
+  _globals['_FRAME']._serialized_end=1312
+  _globals['_TRACKPROMPT']._serialized_start=1315
+  _globals['_TRACKPROMPT']._serialized_end=1532
+  _globals['_REMOVAL']._serialized_start=1534
+  _globals['_REMOVAL']._serialized_end=1585
+  _globals['_TRACKVIDEOREQUEST']._serialized_start=1588
+  _globals['_TRACKVIDEOREQUEST']._serialized_end=1737
+  _globals['_VIDEOPROMPT']._serialized_start=1739
+  _globals['_VIDEOPROMPT']._serialized_end=1814
+  _globals['_FRAMEANSWER']._serialized_start=1817
+  _globals['_FRAMEANSWER']._serialized_end=2095
+  _globals['_FRAMEANSWER_TIMINGSMSENTRY']._serialized_start=2047
+  _globals['_FRAMEANSWER_TIMINGSMSENTRY']._serialized_end=2095
+  _globals['_TRACKEDOBJECT']._serialized_start=2098
+  _globals['_TRACKEDOBJECT']._serialized_end=2336
+  _globals['_FRAMEERROR']._serialized_start=2338
+  _globals['_FRAMEERROR']._serialized_end=2395
+  _globals['_TRACKING']._serialized_start=2398
+  _globals['_TRACKING']._serialized_end=2973
 # @@protoc_insertion_point(module_scope)

@@ -127,6 +127,7 @@ class TrackOptions(_message.Message):
     NEW_OBJECT_THRESHOLD_FIELD_NUMBER: _builtins.int
     DETECT_EVERY_FIELD_NUMBER: _builtins.int
     CONFIRM_FRAMES_FIELD_NUMBER: _builtins.int
+    MEMORY_SELECTION_FIELD_NUMBER: _builtins.int
     mask_format: _segmentation_pb2.MaskFormat.ValueType
     return_logits: _builtins.bool
     """Add every object's low-resolution logits (`TrackedObject.logits`)."""
@@ -143,6 +144,10 @@ class TrackOptions(_message.Message):
     One that more than half as many frames miss, or find to be an older object's, is forgotten unseen. Counted
     are frames on which the text is looked for.
     """
+    memory_selection: _builtins.bool
+    """An object is followed by the latest frames that show it, rather than by the latest; these differ once it was
+    hidden. Absent: so are a text's instances, and other objects are not.
+    """
     def __init__(
         self,
         *,
@@ -152,15 +157,20 @@ class TrackOptions(_message.Message):
         new_object_threshold: _builtins.float | None = ...,
         detect_every: _builtins.int = ...,
         confirm_frames: _builtins.int = ...,
+        memory_selection: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "new_object_threshold", b"new_object_threshold", "score_threshold", b"score_threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_selection", b"_memory_selection", "_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "memory_selection", b"memory_selection", "new_object_threshold", b"new_object_threshold", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "confirm_frames", b"confirm_frames", "detect_every", b"detect_every", "mask_format", b"mask_format", "new_object_threshold", b"new_object_threshold", "return_logits", b"return_logits", "score_threshold", b"score_threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_selection", b"_memory_selection", "_new_object_threshold", b"_new_object_threshold", "_score_threshold", b"_score_threshold", "confirm_frames", b"confirm_frames", "detect_every", b"detect_every", "mask_format", b"mask_format", "memory_selection", b"memory_selection", "new_object_threshold", b"new_object_threshold", "return_logits", b"return_logits", "score_threshold", b"score_threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__memory_selection: _TypeAlias = _typing.Literal["memory_selection"]  # noqa: Y015
+    _WhichOneofArgType__memory_selection: _TypeAlias = _typing.Literal["_memory_selection", b"_memory_selection"]  # noqa: Y015
     _WhichOneofReturnType__new_object_threshold: _TypeAlias = _typing.Literal["new_object_threshold"]  # noqa: Y015
     _WhichOneofArgType__new_object_threshold: _TypeAlias = _typing.Literal["_new_object_threshold", b"_new_object_threshold"]  # noqa: Y015
     _WhichOneofReturnType__score_threshold: _TypeAlias = _typing.Literal["score_threshold"]  # noqa: Y015
     _WhichOneofArgType__score_threshold: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_selection) -> _WhichOneofReturnType__memory_selection | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__new_object_threshold) -> _WhichOneofReturnType__new_object_threshold | None: ...
     @_typing.overload
@@ -281,10 +291,15 @@ class Frame(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
     frame: _builtins.int
     """The next index; or the last one again, to be answered again or, with `revision` one up, to be corrected."""
     revision: _builtins.int
     """0 for a new frame. With the last revision + 1 the prompts replace those that were sent for this frame."""
+    follows: _builtins.int
+    """Of the frame before: the revision of the answer that this frame is to go on from. Where it is another, the
+    frame is refused. Absent: whichever it is.
+    """
     @_builtins.property
     def image(self) -> _segmentation_pb2.Image:
         """May be left out of a correction as long as the image is known."""
@@ -298,12 +313,15 @@ class Frame(_message.Message):
         revision: _builtins.int = ...,
         image: _segmentation_pb2.Image | None = ...,
         prompts: _abc.Iterable[Global___TrackPrompt] | None = ...,
+        follows: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_follows", b"_follows", "follows", b"follows", "image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "image", b"image", "prompts", b"prompts", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_follows", b"_follows", "follows", b"follows", "frame", b"frame", "image", b"image", "prompts", b"prompts", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__follows: _TypeAlias = _typing.Literal["follows"]  # noqa: Y015
+    _WhichOneofArgType__follows: _TypeAlias = _typing.Literal["_follows", b"_follows"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__follows) -> _WhichOneofReturnType__follows | None: ...
 
 Global___Frame: _TypeAlias = Frame  # noqa: Y015
 
@@ -470,8 +488,11 @@ class FrameAnswer(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     TIMINGS_MS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     frame: _builtins.int
     revision: _builtins.int
+    memory_bytes: _builtins.int
+    """What is kept of the session's objects after this frame."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedObject]:
         """Every object that is followed, in the order of their ids; without those that are not confirmed yet."""
@@ -492,10 +513,11 @@ class FrameAnswer(_message.Message):
         objects: _abc.Iterable[Global___TrackedObject] | None = ...,
         image: _segmentation_pb2.ImageInfo | None = ...,
         timings_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "image", b"image", "objects", b"objects", "revision", b"revision", "timings_ms", b"timings_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "image", b"image", "memory_bytes", b"memory_bytes", "objects", b"objects", "revision", b"revision", "timings_ms", b"timings_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from service.pb.efficientsam3.v1 import tracking_pb2 as efficientsam3_dot_v1_dot_tracking__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$efficientsam3/state/v1/session.proto\x12\x16\x65\x66\x66icientsam3.state.v1\x1a\x1f\x65\x66\x66icientsam3/v1/tracking.proto\"\xf5\x01\n\x04Head\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x10\n\x08\x61rtefact\x18\x03 \x01(\t\x12\x14\n\x0c\x66rames_total\x18\x04 \x01(\r\x12/\n\x07options\x18\x05 \x01(\x0b\x32\x1e.efficientsam3.v1.TrackOptions\x12\x13\n\x0bnext_object\x18\x06 \x01(\x04\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12-\n\x06tracks\x18\t \x03(\x0b\x32\x1d.efficientsam3.state.v1.Track\x12\x10\n\x08\x63oncepts\x18\n \x03(\t\"\xc4\x01\n\x05Track\x12\x0e\n\x06object\x18\x01 \x01(\x04\x12\r\n\x05label\x18\x02 \x01(\t\x12.\n\x08prompted\x18\x03 \x03(\x0b\x32\x1c.efficientsam3.state.v1.Kept\x12.\n\x08\x66ollowed\x18\x04 \x03(\x0b\x32\x1c.efficientsam3.state.v1.Kept\x12\x0e\n\x06hidden\x18\x05 \x01(\x04\x12,\n\x05trial\x18\x06 \x01(\x0b\x32\x1d.efficientsam3.state.v1.Trial\"6\n\x05Trial\x12\r\n\x05\x66ound\x18\x01 \x01(\r\x12\x0e\n\x06missed\x18\x02 \x01(\r\x12\x0e\n\x06shared\x18\x03 \x01(\r\"%\n\x04Kept\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x0e\n\x06memory\x18\x02 \x01(\x08\"%\n\x06Tensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"Z\n\x06\x41nswer\x12\x10\n\x08revision\x18\x01 \x01(\r\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12-\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x1d.efficientsam3.v1.FrameAnswerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$efficientsam3/state/v1/session.proto\x12\x16\x65\x66\x66icientsam3.state.v1\x1a\x1f\x65\x66\x66icientsam3/v1/tracking.proto\"\xf5\x01\n\x04Head\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x10\n\x08\x61rtefact\x18\x03 \x01(\t\x12\x14\n\x0c\x66rames_total\x18\x04 \x01(\r\x12/\n\x07options\x18\x05 \x01(\x0b\x32\x1e.efficientsam3.v1.TrackOptions\x12\x13\n\x0bnext_object\x18\x06 \x01(\x04\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12-\n\x06tracks\x18\t \x03(\x0b\x32\x1d.efficientsam3.state.v1.Track\x12\x10\n\x08\x63oncepts\x18\n \x03(\t\"\xd5\x01\n\x05Track\x12\x0e\n\x06object\x18\x01 \x01(\x04\x12\r\n\x05label\x18\x02 \x01(\t\x12.\n\x08prompted\x18\x03 \x03(\x0b\x32\x1c.efficientsam3.state.v1.Kept\x12.\n\x08\x66ollowed\x18\x04 \x03(\x0b\x32\x1c.efficientsam3.state.v1.Kept\x12\x0e\n\x06hidden\x18\x05 \x01(\x04\x12,\n\x05trial\x18\x06 \x01(\x0b\x32\x1d.efficientsam3.state.v1.Trial\x12\x0f\n\x07selects\x18\x07 \x01(\x08\"6\n\x05Trial\x12\r\n\x05\x66ound\x18\x01 \x01(\r\x12\x0e\n\x06missed\x18\x02 \x01(\r\x12\x0e\n\x06shared\x18\x03 \x01(\r\"3\n\x04Kept\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x0e\n\x06memory\x18\x02 \x01(\x08\x12\x0c\n\x04poor\x18\x03 \x01(\x08\"%\n\x06Tensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"Z\n\x06\x41nswer\x12\x10\n\x08revision\x18\x01 \x01(\r\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12-\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x1d.efficientsam3.v1.FrameAnswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,13 +35,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEAD']._serialized_start=98
   _globals['_HEAD']._serialized_end=343
   _globals['_TRACK']._serialized_start=346
-  _globals['_TRACK']._serialized_end=542
-  _globals['_TRIAL']._serialized_start=544
-  _globals['_TRIAL']._serialized_end=598
-  _globals['_KEPT']._serialized_start=600
-  _globals['_KEPT']._serialized_end=637
-  _globals['_TENSOR']._serialized_start=639
-  _globals['_TENSOR']._serialized_end=676
-  _globals['_ANSWER']._serialized_start=678
-  _globals['_ANSWER']._serialized_end=768
+  _globals['_TRACK']._serialized_end=559
+  _globals['_TRIAL']._serialized_start=561
+  _globals['_TRIAL']._serialized_end=615
+  _globals['_KEPT']._serialized_start=617
+  _globals['_KEPT']._serialized_end=668
+  _globals['_TENSOR']._serialized_start=670
+  _globals['_TENSOR']._serialized_end=707
+  _globals['_ANSWER']._serialized_start=709
+  _globals['_ANSWER']._serialized_end=799
 # @@protoc_insertion_point(module_scope)

@@ -91,10 +91,13 @@ class Track(_message.Message):
     FOLLOWED_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
     TRIAL_FIELD_NUMBER: _builtins.int
+    SELECTS_FIELD_NUMBER: _builtins.int
     object: _builtins.int
     label: _builtins.str
     hidden: _builtins.int
     """Last frame on which it was not seen, plus 1; 0: it always was."""
+    selects: _builtins.bool
+    """What is kept of it is selected."""
     @_builtins.property
     def prompted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kept]:
         """Frames of which something is kept, the oldest first."""
@@ -114,10 +117,11 @@ class Track(_message.Message):
         followed: _abc.Iterable[Global___Kept] | None = ...,
         hidden: _builtins.int = ...,
         trial: Global___Trial | None = ...,
+        selects: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trial", b"trial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed", b"followed", "hidden", b"hidden", "label", b"label", "object", b"object", "prompted", b"prompted", "trial", b"trial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed", b"followed", "hidden", b"hidden", "label", b"label", "object", b"object", "prompted", b"prompted", "selects", b"selects", "trial", b"trial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -158,18 +162,22 @@ class Kept(_message.Message):
 
     FRAME_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
+    POOR_FIELD_NUMBER: _builtins.int
     frame: _builtins.int
     memory: _builtins.bool
     """False: its pointer alone is kept."""
+    poor: _builtins.bool
+    """It hardly shows the object."""
     def __init__(
         self,
         *,
         frame: _builtins.int = ...,
         memory: _builtins.bool = ...,
+        poor: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "memory", b"memory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "memory", b"memory", "poor", b"poor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
