@@ -20,6 +20,7 @@ MAX_ENTRIES = 4096
 
 EngineName = Literal["auto", "openvino", "onnxruntime"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
+Batching = Literal["dynamic", "fixed"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Entries = Annotated[int, Field(ge=1, le=MAX_ENTRIES)]
 
@@ -106,8 +107,16 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     feature_cache_bytes: NonNegativeInt = 512 * MIB
     """Bytes of feature maps to keep for the next prompt on an image; 0 keeps none. A full-size student's are
     21 MB for clicks and 112 MB for concepts."""
+    batching: Batching = "dynamic"
+    """`dynamic`: what waits for the engine at the same time shares batches. `fixed`: every request by itself,
+    so that its answer is the same to the bit whatever else is asked."""
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Images, or rows of prompts and objects, that different requests may share a batch with."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 12
+    """Requests that are worked on at once: while the engine computes for some, others are decoded, or their
+    masks are encoded."""
     max_queued: PositiveInt = 64
-    """Requests that may wait for the engine; one more is refused as `overloaded`."""
+    """Requests that may wait for their turn; one more is refused as `overloaded`."""
     image_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] = 600
     """How long an image that was sent once is kept after its last use."""
     max_kept_image_bytes: PositiveInt = 256 * MIB

@@ -56,10 +56,17 @@ class Place:
 
 @contextmanager
 def placed(
-    folder: Path, artefact: Path, frames: Sequence[Sent], *, sync: str = "always", **settings: Any
+    folder: Path,
+    artefact: Path,
+    frames: Sequence[Sent],
+    *,
+    sync: str = "always",
+    batching: str = "fixed",
+    **settings: Any,
 ) -> Iterator[Place]:
     """A deployment before a Redis of its own. `sync` is the one's, the other settings are the other's."""
     redis = RedisServer(folder / "redis", sync)
-    with redis.running(), Deployment(artefact, folder, redis.url, **settings) as deployment:
+    placing = Deployment(artefact, folder, redis.url, batching=batching, **settings)
+    with redis.running(), placing as deployment:
         yield Place(deployment, redis, frames)
         assert "Traceback" not in deployment.logs()

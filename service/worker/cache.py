@@ -1,40 +1,76 @@
-"""What was computed before, least recently used first out, bounded in bytes."""
+"""What several threads need: made once, and kept as long as there is room."""
 
+import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 from typing import Generic, TypeVar
+
+from service.errors import Kind, ServiceError
 
 _V = TypeVar("_V")
 
 
-class ByteCache(Generic[_V]):
-    """Values by key, of at most so many bytes in all. Not thread-safe."""
+class Cache(Generic[_V]):
+    """Values by key, of at most so many bytes in all; the least recently used make room.
 
-    def __init__(self, max_bytes: int) -> None:
-        """0 keeps nothing."""
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[Hashable, tuple[_V, int]] = OrderedDict()
+    Whoever asks for what is being made waits for it.
+    """
+
+    def __init__(self, max_bytes: int, size: Callable[[_V], int]) -> None:
+        """0 keeps nothing. `size` gives a value's bytes."""
+        self._room, self._max_bytes, self._size = max_bytes, max_bytes, size
+        self._entries: OrderedDict[Hashable, _V] = OrderedDict()
+        self._coming: dict[Hashable, Future[_V]] = {}
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> _V | None:
         """The value, which is now the most recently used; None where there is none."""
-        if key not in self._entries:
-            return None
-        self._entries.move_to_end(key)
-        return self._entries[key][0]
+        with self._lock:
+            return self._known(key)
 
-    def put(self, key: Hashable, value: _V, size: int) -> None:
-        """Keep the value of `size` bytes, unless it is larger than all that may be kept."""
-        self.drop(key)
+    def get_or_make(self, key: Hashable, make: Callable[[], _V]) -> _V:
+        """The value, which `make` gives where there is none yet. Raises what `make` raises."""
+        while True:
+            with self._lock:
+                if (known := self._known(key)) is not None:
+                    return known
+                coming = self._coming.get(key)
+                if coming is None:
+                    self._coming[key] = mine = Future[_V]()
+            if coming is None:
+                return self._made(key, make, mine)
+            try:
+                return coming.result()
+            except ServiceError as error:
+                # Whoever was making it has no use for it any more. We have.
+                if error.kind is not Kind.DEADLINE_EXCEEDED:
+                    raise
+
+    def _made(self, key: Hashable, make: Callable[[], _V], mine: "Future[_V]") -> _V:
+        try:
+            value = make()
+        except BaseException as error:
+            with self._lock:
+                del self._coming[key]
+            mine.set_exception(error)
+            raise
+        with self._lock:
+            del self._coming[key]
+            self._keep(key, value)
+        mine.set_result(value)
+        return value
+
+    def _known(self, key: Hashable) -> _V | None:
+        if key in self._entries:
+            self._entries.move_to_end(key)
+        return self._entries.get(key)
+
+    def _keep(self, key: Hashable, value: _V) -> None:
+        size = self._size(value)
         if size > self._max_bytes:
             return
-        self._entries[key] = (value, size)
-        self._bytes += size
-        while self._bytes > self._max_bytes:
-            _, (_, freed) = self._entries.popitem(last=False)
-            self._bytes -= freed
-
-    def drop(self, key: Hashable) -> None:
-        """Forget the value, if it is there."""
-        if key in self._entries:
-            self._bytes -= self._entries.pop(key)[1]
+        self._entries[key] = value
+        self._room -= size
+        while self._room < 0:
+            self._room += self._size(self._entries.popitem(last=False)[1])

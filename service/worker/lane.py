@@ -1,28 +1,44 @@
-"""The one thread that computes, and the bounded queue before it."""
+"""Who is worked for next: threads that work at the same time, and the bounded queue before them."""
 
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
 
 from service.errors import Kind, ServiceError
 
 T = TypeVar("T")
 
-# What a caller who finds the queue full is asked to wait.
-RETRY_AFTER_S = 1.0
+# The least that a caller who is refused is asked to wait.
+_LEAST_RETRY_S = 0.5
+# Share of the latest piece of work in the mean time of one.
+_LATEST = 0.1
+
+
+class Urgency(Enum):
+    """How many seconds of waiting a caller is put behind one that somebody sits in front of."""
+
+    INTERACTIVE = 0.0
+    USUAL = 0.25
+    BULK = 2.0
 
 
 class Ticket:
     """One caller's place: how long it waited, and whether it still waits."""
 
-    def __init__(self, remaining_s: float | None) -> None:
+    def __init__(self, remaining_s: float | None, owner: str = "", urgency: Urgency = Urgency.USUAL) -> None:
         """`remaining_s`: seconds until the caller's deadline; None without one."""
+        self.owner = owner
         self._since = time.monotonic()
         self._deadline = None if remaining_s is None else self._since + remaining_s
         self._abandoned = threading.Event()
+        # The lowest is next. Whoever waits long enough is before all that come.
+        self.rank = self._since + urgency.value
 
     def abandon(self) -> None:
         """The caller is gone. Thread-safe."""
@@ -32,35 +48,58 @@ class Ticket:
         """Milliseconds since the caller came."""
         return (time.monotonic() - self._since) * 1e3
 
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+
     def go_on(self) -> None:
         """Raise `deadline_exceeded` when nobody waits for the answer any more."""
-        late = self._deadline is not None and time.monotonic() >= self._deadline
-        if late or self._abandoned.is_set():
+        if self.left_s() <= 0 or self._abandoned.is_set():
             detail = "The deadline passed, or the caller left, before the answer was ready."
             raise ServiceError(Kind.DEADLINE_EXCEEDED, detail)
 
 
-class Lane:
-    """Work runs here one piece at a time, in the order it came. Used from one event loop."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """One caller in the queue."""
 
-    def __init__(self, max_queued: int) -> None:
-        """At most `max_queued` pieces wait while one runs."""
-        self._max_queued = max_queued
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._pending: set[Future[Any]] = set()
+    ticket: Ticket
+    turn: "asyncio.Future[None]"
+
+
+class Lane:
+    """Work for many callers, by so many threads. Used from one event loop.
+
+    Of those that wait the next is one whose owner has the least work under way, and among these the first by
+    its rank.
+    """
+
+    def __init__(self, max_queued: int, hands: int) -> None:
+        """At most `max_queued` pieces wait while `hands` are worked on."""
+        self._max_queued, self._hands, self._free = max_queued, hands, hands
+        self._executor = ThreadPoolExecutor(max_workers=hands, thread_name_prefix="hand")
+        self._waiting: list[_Place] = []
+        # Pieces under way by their owner.
+        self._running: Counter[str] = Counter()
+        # Seconds that a piece takes, lately.
+        self._mean_s = 0.0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     async def run(self, work: Callable[[], T], ticket: Ticket) -> T:
-        """What `work` returns or raises, computed in the lane's thread.
+        """What `work` returns or raises, computed in one of the threads.
 
-        Raises `overloaded` when the queue is full. Cancelling this abandons the ticket, and takes the work
-        out of the queue if it has not begun.
+        Raises `overloaded` when the queue is full, or so long that the deadline would pass in it. Cancelling
+        this abandons the ticket, and takes the work out of the queue if it has not begun.
         """
-        if len(self._pending) > self._max_queued:
-            detail = f"{self._max_queued} requests are waiting already, the limit of this worker's queue."
-            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=RETRY_AFTER_S)
+        await self._turn(ticket)
+        loop, begun = asyncio.get_running_loop(), time.monotonic()
         future = self._executor.submit(work)
-        self._pending.add(future)
-        future.add_done_callback(self._pending.discard)
+
+        def done(_: Future[T]) -> None:
+            loop.call_soon_threadsafe(self._done, ticket.owner, time.monotonic() - begun)
+
+        future.add_done_callback(done)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -69,9 +108,59 @@ class Lane:
 
     async def idle(self) -> None:
         """Return when nothing runs and nothing waits."""
-        while pending := list(self._pending):
-            await asyncio.gather(*map(asyncio.wrap_future, pending), return_exceptions=True)
+        await self._quiet.wait()
 
     def close(self) -> None:
-        """Drop what waits, and return when what runs has ended."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Return when what runs has ended. Nothing may be waiting."""
+        self._executor.shutdown(wait=True)
+
+    async def _turn(self, ticket: Ticket) -> None:
+        """Return when it is the ticket's turn: a thread is free for it."""
+        if self._free and not self._waiting:
+            self._begin(ticket.owner)
+            return
+        self._check_room(ticket)
+        place = _Place(ticket, asyncio.get_running_loop().create_future())
+        self._waiting.append(place)
+        try:
+            await place.turn
+        except asyncio.CancelledError:
+            if place in self._waiting:
+                self._waiting.remove(place)
+            else:
+                self._end(ticket.owner)
+            raise
+
+    def _check_room(self, ticket: Ticket) -> None:
+        wait_s = len(self._waiting) * self._mean_s / self._hands
+        retry_s = max(_LEAST_RETRY_S, wait_s)
+        if len(self._waiting) >= self._max_queued:
+            detail = f"{self._max_queued} requests are waiting already, the limit of this worker's queue."
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=retry_s)
+        if wait_s > ticket.left_s():
+            waiting = f"{len(self._waiting)} requests are waiting already, some {wait_s:.1f} s of work"
+            detail = f"{waiting}: the deadline would pass before this one's turn."
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=retry_s)
+
+    def _begin(self, owner: str) -> None:
+        self._free -= 1
+        self._running[owner] += 1
+        self._quiet.clear()
+
+    def _end(self, owner: str) -> None:
+        self._free += 1
+        self._running[owner] -= 1
+        if not self._running[owner]:
+            del self._running[owner]
+        while self._free and self._waiting:
+            place = min(self._waiting, key=lambda one: (self._running[one.ticket.owner], one.ticket.rank))
+            self._waiting.remove(place)
+            if not place.turn.done():
+                self._begin(place.ticket.owner)
+                place.turn.set_result(None)
+        if self._free == self._hands:
+            self._quiet.set()
+
+    def _done(self, owner: str, seconds: float) -> None:
+        self._mean_s += (seconds - self._mean_s) * (_LATEST if self._mean_s else 1.0)
+        self._end(owner)

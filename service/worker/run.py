@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.worker.engines import Engine
+from service.worker.engines import Graphs
 
 Arrays = dict[str, NDArray[Any]]
 # Raises when nobody waits for the answer any more; asked before each costly step.
@@ -18,8 +18,8 @@ GoOn = Callable[[], None]
 class Run:
     """The graphs, run for one request."""
 
-    def __init__(self, engine: Engine, go_on: GoOn) -> None:
-        self._engine = engine
+    def __init__(self, graphs: Graphs, go_on: GoOn) -> None:
+        self._graphs = graphs
         self.go_on = go_on
         # Milliseconds by stage: a name per graph, and those of `stage`; one entered again adds up.
         self.ms: dict[str, float] = {}
@@ -28,19 +28,21 @@ class Run:
         """The graph's outputs by name."""
         self.go_on()
         with self.stage(graph):
-            return self._engine.run(graph, inputs)
+            return self._graphs.run(graph, inputs)
 
     def rows(self, graph: str, at_once: int, rows: Arrays, **shared: NDArray[Any]) -> Arrays:
         """As a call, for any number of rows >= 1, of which the graph takes at most `at_once` at a time.
 
         Args:
-            rows: inputs with a row each; `image` is added, which says that all are of the first image.
+            rows: inputs with a row each. With `shared`, `image` is added: all are of the first image.
             shared: inputs of the image.
         """
-        rows = {**rows, "image": np.zeros(len(next(iter(rows.values()))), np.int32)}
+        count = len(next(iter(rows.values())))
+        if shared:
+            rows = {**rows, "image": np.zeros(count, np.int32)}
         parts = [
             self(graph, **shared, **{name: each[first : first + at_once] for name, each in rows.items()})
-            for first in range(0, len(rows["image"]), at_once)
+            for first in range(0, count, at_once)
         ]
         if len(parts) == 1:
             return parts[0]

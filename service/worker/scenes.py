@@ -7,14 +7,25 @@ from numpy.typing import NDArray
 
 from service.config import Limits
 from service.prompts import image_id
-from service.worker.cache import ByteCache
+from service.worker.cache import Cache
 from service.worker.image import decode
 from service.worker.run import Arrays, Run
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What is kept of an image."""
+
+    # Pixels, as displayed (EXIF orientation applied).
+    width: int
+    height: int
+    # `image_encoder`'s output.
+    embedding: NDArray[np.float32]
+
+
 @dataclass(slots=True)
 class Scene:
-    """An image as the graphs see it."""
+    """An image as the graphs see it. One request's, or one session's."""
 
     # `sha256:` and the hexadecimal digest of the bytes.
     id: str
@@ -37,38 +48,46 @@ class Seen:
 
 
 class Scenes:
-    """Opens images; keeps embeddings of many and features of few. Not thread-safe."""
+    """Opens images; keeps embeddings of many and features of few. Any thread may use it."""
 
     def __init__(self, limits: Limits, image_size: int, embedding_bytes: int, feature_bytes: int) -> None:
         """At most so many bytes of embeddings and of features are kept, the most recently used."""
         self._limits = limits
         self._image_size = image_size
-        self._encoded: ByteCache[Scene] = ByteCache(embedding_bytes)
-        self._features: ByteCache[Arrays] = ByteCache(feature_bytes)
+        self._encoded = Cache[Encoded](embedding_bytes, lambda encoded: encoded.embedding.nbytes)
+        self._features = Cache[Arrays](feature_bytes, nbytes_of)
 
     def open(self, data: bytes, run: Run) -> Scene:
         """The image of these bytes, decoded unless it was encoded before. Raises what `decode` raises."""
         name = image_id(data)
         if (known := self._encoded.get(name)) is not None:
-            return known
+            return Scene(name, known.width, known.height, None, known.embedding)
         with run.stage("decode"):
             picture = decode(data, self._limits, self._image_size)
         return Scene(name, picture.width, picture.height, picture.pixels[np.newaxis])
 
     def encode(self, scene: Scene, run: Run) -> NDArray[np.float32]:
-        """`image_encoder`'s output."""
-        if scene.embedding is None:
+        """`image_encoder`'s output. The same image is encoded once, however many ask for it meanwhile."""
+
+        def encoded() -> Encoded:
             assert scene.pixels is not None
-            scene.embedding = run("image_encoder", pixels=scene.pixels)["embedding"]
+            embedding = run("image_encoder", pixels=scene.pixels)["embedding"]
+            return Encoded(scene.width, scene.height, embedding)
+
+        if scene.embedding is None:
+            scene.embedding = self._encoded.get_or_make(scene.id, encoded).embedding
             scene.pixels = None
-            self._encoded.put(scene.id, scene, scene.embedding.nbytes)
         return scene.embedding
 
     def see(self, scene: Scene, graph: str, run: Run) -> Seen:
         """The scene with the outputs of `graph`: `concept_features` or `interactive_features`."""
-        key = (graph, scene.id)
-        features = self._features.get(key)
-        if features is None:
-            features = run(graph, embedding=self.encode(scene, run))
-            self._features.put(key, features, sum(each.nbytes for each in features.values()))
-        return Seen(scene, features)
+
+        def features() -> Arrays:
+            return run(graph, embedding=self.encode(scene, run))
+
+        return Seen(scene, self._features.get_or_make((graph, scene.id), features))
+
+
+def nbytes_of(arrays: Arrays) -> int:
+    """Of all of them."""
+    return sum(each.nbytes for each in arrays.values())

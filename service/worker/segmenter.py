@@ -10,7 +10,7 @@ from service.prompts import is_concept
 from service.worker import exemplars
 from service.worker.answer import Answer, Kept
 from service.worker.concepts import Concepts, Tokenize
-from service.worker.engines import Engine
+from service.worker.engines import Graphs
 from service.worker.objects import Objects
 from service.worker.run import GoOn, Run
 from service.worker.scenes import Scene, Scenes
@@ -18,13 +18,13 @@ from service.worker.tokenizer import clean
 
 
 class Segmenter:
-    """One artefact's graphs on one engine. Not thread-safe, as its engine is not."""
+    """One artefact's graphs on one engine. Any thread may use it that may use the engine."""
 
     def __init__(
-        self, manifest: Manifest, engine: Engine, tokenize: Tokenize, settings: WorkerSettings
+        self, manifest: Manifest, graphs: Graphs, tokenize: Tokenize, settings: WorkerSettings
     ) -> None:
         self._manifest = manifest
-        self._engine = engine
+        self._graphs = graphs
         self._max_answer_bytes = settings.max_answer_bytes
         self._scenes = Scenes(
             settings, manifest.image_size, settings.embedding_cache_bytes, settings.feature_cache_bytes
@@ -45,7 +45,7 @@ class Segmenter:
 
         Raises ServiceError as `segment` does.
         """
-        run = Run(self._engine, go_on)
+        run = Run(self._graphs, go_on)
         scene = self._scenes.open(data, run)
         self._scenes.encode(scene, run)
         return scene, run.ms
@@ -57,7 +57,7 @@ class Segmenter:
         `masks`. Raises ServiceError: `unsupported_image`, `payload_too_large`, `invalid_argument`; and what
         `go_on` raises.
         """
-        run = Run(self._engine, go_on)
+        run = Run(self._graphs, go_on)
         scene = self._scenes.open(request.image.data, run)
         concepts = {
             index: exemplars.as_tensors(f"prompts[{index}]", prompt.exemplars, scene.width, scene.height)
@@ -73,13 +73,12 @@ class Segmenter:
             found = self._objects.find(run, seen, objects, clicks, request.options)
         if concepts:
             seen = self._scenes.see(scene, "concept_features", run)
+            asked = [(request.prompts[index], shown) for index, shown in concepts.items()]
+            instances = self._concepts.find(run, seen, asked, request.options)
+            found |= zip(concepts, instances, strict=True)
         for index, prompt in enumerate(request.prompts):
-            if index in concepts:
-                kept = self._concepts.find(run, seen, prompt, concepts[index], request.options)
-            else:
-                kept = found[index]
             with run.stage("masks"):
-                answer.add(index, prompt.text, kept)
+                answer.add(index, prompt.text, found[index])
         answer.response.timings_ms.update(run.ms)
         return answer.response
 

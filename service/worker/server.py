@@ -20,6 +20,7 @@ from service.sessions.image_store import ImageStore, MemoryImages
 from service.sessions.redis_images import RedisImages
 from service.sessions.redis_sessions import RedisSessions
 from service.sessions.session_store import MemorySessions, SessionStore
+from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
@@ -71,11 +72,12 @@ async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | No
 
 @dataclass(slots=True)
 class Worker:
-    """A listening server, its health, and the lane that computes for it."""
+    """A listening server, its health, and what computes for it."""
 
     server: grpc.aio.Server
     health: "health.aio.HealthServicer"
     lane: Lane
+    batcher: Batcher
     segmenter: Segmenter
     tracker: Tracker
     images: ImageStore
@@ -96,12 +98,13 @@ class Worker:
             )
         except ValueError as error:
             raise StartError(str(error)) from error
-        segmenter = Segmenter(manifest, engine, tokenize, settings)
-        lane = Lane(settings.max_queued)
+        batcher = Batcher(engine, manifest.graphs, batching=settings.batching, max_rows=settings.max_batch)
+        segmenter = Segmenter(manifest, batcher, tokenize, settings)
+        lane = Lane(settings.max_queued, settings.concurrency)
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
         sessions = Sessions(_open_sessions(settings), origin, settings)
-        tracker = Tracker(manifest, engine, tokenize, settings)
+        tracker = Tracker(manifest, batcher, tokenize, settings)
         state = health.aio.HealthServicer()
         server = make_server(
             SegmentationServicer(manifest.variant, segmenter, lane, images, settings),
@@ -114,6 +117,7 @@ class Worker:
             server,
             state,
             lane,
+            batcher,
             segmenter,
             tracker,
             images,
@@ -152,6 +156,7 @@ class Worker:
         await self.server.stop(min(_LAST_ANSWERS_S, self.drain_s))
         await stopping
         self.lane.close()
+        self.batcher.close()
         await self.images.close()
         await self.sessions.close()
 

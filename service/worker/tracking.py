@@ -14,7 +14,7 @@ from service.prompts import check_frame, check_open, check_session_id, check_str
 from service.rpc import frame_error, owner_of, session_of
 from service.sessions.image_store import ImageStore
 from service.worker.hot_sessions import Session
-from service.worker.lane import Lane, Ticket
+from service.worker.lane import Lane, Ticket, Urgency
 from service.worker.scenes import Seen
 from service.worker.servicer import check_source, check_variant, kept_image
 from service.worker.sessions import Sessions
@@ -67,7 +67,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             yield pb.TrackResponse(opened=described(session, self._variant))
             async for frame in frames_of(video, request):
                 try:
-                    answer = await self._follow(owner, session.id, frame, Ticket(context.time_remaining()))
+                    ticket = Ticket(context.time_remaining(), owner, Urgency.BULK)
+                    answer = await self._follow(owner, session.id, frame, ticket)
                 except ServiceError as error:
                     yield pb.TrackResponse(error=frame_error(frame.frame, error))
                     return
@@ -126,7 +127,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             return pb.TrackResponse(error=frame_error(frame.frame, error))
 
     async def _add(self, owner: str, id: str, frame: pb.Frame, left_s: float | None) -> pb.FrameAnswer:
-        ticket = Ticket(left_s)
+        ticket = Ticket(left_s, owner, Urgency.INTERACTIVE)
         check_frame(frame, self._settings)
         self._tracker.check(frame)
         if frame.HasField("image"):

@@ -107,9 +107,10 @@ class TextClip:
         shown = [masks.upscale(without_specks(self.found.logits[row]), width, height) for row in rows]
         return [self.found.scores[row] for row in rows], shown
 
-    def _find(self, run: Run, scene: Scene, text: str, threshold: float) -> Detections:
-        self.found = self._detector(run, scene, text, threshold)
-        return self.found
+    def _find(self, run: Run, scene: Scene, texts: Sequence[str], threshold: float) -> list[Detections]:
+        found = self._detector(run, scene, texts, threshold)
+        (self.found,) = found
+        return found
 
     def _scene(self, frame: int) -> Scene:
         # The reference resizes a video's pictures as Pillow does, and single pictures as torch does.

@@ -67,12 +67,13 @@ class FakeEngine:
     def concept_decoder(self, **inputs: NDArray[Any]) -> Arrays:
         boxes = np.linspace([-0.1, 0.0, 0.5, 0.5], [0.1, 0.2, 1.1, 1.2], QUERIES, dtype=np.float32)
         # A longer text lifts every score a little: answers to different prompts differ.
-        lift = np.float32(0 if inputs["text_valid"].sum() == 3 else 0.01)
+        lift = np.where(inputs["text_valid"].sum(axis=1) == 3, 0, 0.01).astype(np.float32)
+        queries = np.arange(QUERIES, dtype=np.float32).reshape(1, QUERIES, 1)
         return {
-            "logits": self.logits[np.newaxis] + lift,
-            "presence": np.array([[100.0]], np.float32),
-            "boxes": boxes[np.newaxis],
-            "queries": np.arange(QUERIES, dtype=np.float32).reshape(1, QUERIES, 1),
+            "logits": self.logits + lift[:, np.newaxis],
+            "presence": np.full((len(lift), 1), 100.0, np.float32),
+            "boxes": np.repeat(boxes[np.newaxis], len(lift), axis=0),
+            "queries": np.repeat(queries, len(lift), axis=0),
             "encoded": inputs["features_x1"],
             "prompt": inputs["text_features"],
             "prompt_valid": inputs["text_valid"],
@@ -194,8 +195,9 @@ def start(artifact: Artifact, tmp_path: Path) -> Start:
         address = f"unix:{tmp_path}/worker.sock"
         engine = FakeEngine()
         served = replace(artifact, manifest=replace(artifact.manifest, **(manifest or {})))
-        # Nothing is remembered from the warming picture or from one request to the next.
-        without = {"drain_s": 5.0, "embedding_cache_bytes": 0, "feature_cache_bytes": 0}
+        # Nothing is remembered from the warming picture or from one request to the next, and requests are
+        # worked on one by one.
+        without = {"drain_s": 5.0, "embedding_cache_bytes": 0, "feature_cache_bytes": 0, "concurrency": 1}
         worker = await Worker.listen(
             served, engine, WorkerSettings(listen=address, **{**without, **settings})
         )

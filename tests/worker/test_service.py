@@ -28,7 +28,7 @@ def test_a_full_queue_refuses_and_the_rest_are_answered(start: Start) -> None:
             (refused,), (waiting,) = await asyncio.wait(others, return_when="FIRST_COMPLETED")
             error = refused.exception()
             assert isinstance(error, ServiceError)
-            assert (error.kind, error.retry_after_s) == (Kind.OVERLOADED, 1.0)
+            assert (error.kind, error.retry_after_s) == (Kind.OVERLOADED, 0.5)
             gate.open()
             assert (await running).results and (await waiting).results
 

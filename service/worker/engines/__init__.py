@@ -16,8 +16,15 @@ class EngineError(Exception):
     """The engine is not there, or cannot do what a setting asks; the message names the setting."""
 
 
-class Engine(Protocol):
-    """Runs the graphs of one artefact. Not thread-safe: one thread at a time."""
+class Graphs(Protocol):
+    """What runs the graphs of one artefact."""
+
+    def run(self, graph: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
+        """The graph's outputs by name; they are the caller's own. Raises KeyError for an unknown graph."""
+
+
+class Engine(Graphs, Protocol):
+    """A runtime with the graphs of one artefact. Not thread-safe: one thread at a time."""
 
     @property
     def name(self) -> str:
@@ -26,9 +33,6 @@ class Engine(Protocol):
     @property
     def precisions(self) -> Mapping[str, Precision]:
         """The precision that each graph computes in; inputs and outputs keep the manifest's types."""
-
-    def run(self, graph: str, inputs: Tensors) -> dict[str, NDArray[Any]]:
-        """The graph's outputs by name; they are the caller's own. Raises KeyError for an unknown graph."""
 
     def close(self) -> None:
         """Give back what the runtime holds. The engine is not used afterwards."""

@@ -39,9 +39,11 @@ class Detections:
 
 
 class Find(Protocol):
-    """The detector: everything in the scene that a text names and that scores above a threshold."""
+    """The detector: for each text what the scene has of it, and what scores above a threshold."""
 
-    def __call__(self, run: Run, scene: Scene, text: str, threshold: float) -> Detections: ...
+    def __call__(
+        self, run: Run, scene: Scene, texts: Sequence[str], threshold: float
+    ) -> Sequence[Detections]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,10 @@ class Instances:
         kept = list(rows)
         given: dict[int, Prompted] = {}
         begun: list[Track] = []
-        for text in texts:
+        detections = self._find(run, seen.scene, texts, rules.detect_score)
+        for text, detected in zip(texts, detections, strict=True):
             own = [row for row in kept if row.track.label == text]
-            found = self._distinct(run, seen.scene, text, rules)
+            found = _distinct(detected, rules)
             known = _masks([row.chosen.logits for row in own], found.logits) > 0
             met = associate(known, found.scores, found.logits > 0, rules)
             after = tried(own, met, rules)
@@ -100,15 +103,15 @@ class Instances:
         }
         return [*(anew.get(row.track.id, row) for row in kept), *(anew[track.id] for track in begun)]
 
-    def _distinct(self, run: Run, scene: Scene, text: str, rules: Rules) -> Detections:
-        found = self._find(run, scene, text, rules.detect_score)
-        rows = distinct(found.scores, found.logits > 0, rules)
-        return Detections(tuple(found.scores[row] for row in rows), found.logits[rows])
-
     def _shown(self, logits: NDArray[np.float32], scene: Scene) -> Prompted:
         """A detection's mask as the prompt that begins a track."""
         mask = grow(logits, self._follower.memory_side) > 0
         return Prompted(*_NO_POINTS, given=self._follower.given(mask, scene.width, scene.height))
+
+
+def _distinct(found: Detections, rules: Rules) -> Detections:
+    rows = distinct(found.scores, found.logits > 0, rules)
+    return Detections(tuple(found.scores[row] for row in rows), found.logits[rows])
 
 
 def tried(rows: Sequence[Row], met: Association, rules: Rules) -> dict[int, Row | None]:

@@ -1,5 +1,7 @@
 """A frame of a session, computed: its message and the state before -> the answer, and the state after."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from model_store.artifact import Manifest
@@ -7,8 +9,9 @@ from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
+from service.worker.answer import Kept
 from service.worker.concepts import Concepts, Tokenize
-from service.worker.engines import Engine
+from service.worker.engines import Graphs
 from service.worker.exemplars import as_tensors
 from service.worker.run import GoOn, Run
 from service.worker.scenes import Scene, Scenes, Seen
@@ -28,28 +31,28 @@ class Detector:
 
     def __init__(self, concepts: Concepts, scenes: Scenes, mask_size: int) -> None:
         self._concepts, self._scenes, self._side = concepts, scenes, mask_size
-        # The texts of a frame share its features.
-        self._seen: Seen | None = None
 
-    def __call__(self, run: Run, scene: Scene, text: str, threshold: float) -> Detections:
+    def __call__(self, run: Run, scene: Scene, texts: Sequence[str], threshold: float) -> list[Detections]:
         """As `instances.Find`."""
-        if self._seen is None or self._seen.scene is not scene:
-            self._seen = self._scenes.see(scene, "concept_features", run)
-        prompt = segmentation_pb.Prompt(text=text, score_threshold=threshold)
-        exemplars = as_tensors("", [], scene.width, scene.height)
-        kept = self._concepts.find(run, self._seen, prompt, exemplars, segmentation_pb.SegmentOptions())
+        seen = self._scenes.see(scene, "concept_features", run)
+        none = as_tensors("", [], scene.width, scene.height)
+        prompts = [(segmentation_pb.Prompt(text=text, score_threshold=threshold), none) for text in texts]
+        found = self._concepts.find(run, seen, prompts, segmentation_pb.SegmentOptions())
+        return [self._detections(kept) for kept in found]
+
+    def _detections(self, kept: Kept) -> Detections:
         none = np.zeros((0, self._side, self._side), np.float32)
         scores = tuple(float(score) for score in kept.scores)
         return Detections(scores, none if kept.logits is None else kept.logits)
 
 
 class Tracker:
-    """One artefact's graphs on one engine. Not thread-safe, as its engine is not."""
+    """One artefact's graphs on one engine. Any thread may use it that may use the engine."""
 
     def __init__(
-        self, manifest: Manifest, engine: Engine, tokenize: Tokenize, settings: WorkerSettings
+        self, manifest: Manifest, graphs: Graphs, tokenize: Tokenize, settings: WorkerSettings
     ) -> None:
-        self._manifest, self._engine, self._settings = manifest, engine, settings
+        self._manifest, self._graphs, self._settings = manifest, graphs, settings
         # A video's frames are seen once: what is worth keeping of them is kept by their session.
         self._scenes = Scenes(settings, manifest.image_size, 0, 0)
         self._frames = None
@@ -99,7 +102,7 @@ class Tracker:
         and what `go_on` raises.
         """
         assert self._frames is not None, "see `check`"
-        run = Run(self._engine, go_on)
+        run = Run(self._graphs, go_on)
         if frame.HasField("image"):
             scene = self._scenes.open(frame.image.data, run)
             seen = self._scenes.see(scene, "interactive_features", run)

@@ -1,0 +1,121 @@
+"""The engine's one thread. Graph calls that wait for it at the same time run as one."""
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from model_store.artifact import Graph
+from service.config import Batching
+from service.worker.engines import Engine, Tensors
+from service.worker.merge import Merger
+
+Arrays = dict[str, NDArray[Any]]
+
+# Inputs of a call that is merged are copied into it: of more bytes than this the copies cost more than a
+# call of more rows saves.
+_MOST_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """One graph call that somebody waits for."""
+
+    graph: str
+    inputs: Tensors
+    # The outputs, and whether they are parts of what other calls have parts of as well.
+    answer: "Future[tuple[Arrays, bool]]" = field(default_factory=Future)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(each.nbytes for each in self.inputs.values())
+
+
+class Batcher:
+    """Graphs that many threads may run at once, on an engine that one thread may use.
+
+    Its thread takes the call that has waited longest, and with it those of the same graph that wait behind
+    it, up to `max_rows`. It never waits for more to come. With `fixed` batching it takes one call at a time,
+    so that what a call gives does not depend on others.
+    """
+
+    def __init__(
+        self, engine: Engine, graphs: Mapping[str, Graph], *, batching: Batching, max_rows: int
+    ) -> None:
+        self._engine = engine
+        self._mergers = {name: Merger(graph) for name, graph in graphs.items() if graph.inputs}
+        self._max_rows = max_rows if batching == "dynamic" else 0
+        self._calls: deque[_Call] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def run(self, graph: str, inputs: Tensors) -> Arrays:
+        """As `Graphs`, from any thread. Raises RuntimeError once it is closed."""
+        call = _Call(graph, inputs)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            self._calls.append(call)
+            self._changed.notify()
+        outputs, shared = call.answer.result()
+        # A part keeps the whole in memory. It is copied here, since the engine's thread has no time for it.
+        return {name: each.copy() for name, each in outputs.items()} if shared else outputs
+
+    def close(self) -> None:
+        """Finish what waits, and end the thread. The engine stays open."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._next():
+            try:
+                answers = self._answers(batch)
+            except BaseException as error:
+                for call in batch:
+                    call.answer.set_exception(error)
+            else:
+                for call, outputs in zip(batch, answers, strict=True):
+                    call.answer.set_result((outputs, len(batch) > 1))
+
+    def _next(self) -> list[_Call]:
+        """The calls to run as one; none when it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._calls or self._closed)
+            if not self._calls:
+                return []
+            batch = self._joining(self._calls.popleft())
+            for call in batch[1:]:
+                self._calls.remove(call)
+            return batch
+
+    def _joining(self, first: _Call) -> list[_Call]:
+        merger = self._mergers.get(first.graph)
+        batch = [first]
+        if not self._max_rows or merger is None:
+            return batch
+        rows, size = merger.rows(first.inputs), first.nbytes
+        likeness = merger.likeness(first.inputs)
+        for call in self._calls:
+            if call.graph != first.graph or merger.likeness(call.inputs) != likeness:
+                continue
+            rows, size = rows + merger.rows(call.inputs), size + call.nbytes
+            if rows > self._max_rows or size > _MOST_BYTES:
+                break
+            batch.append(call)
+        return batch
+
+    def _answers(self, batch: Sequence[_Call]) -> list[Arrays]:
+        graph, calls = batch[0].graph, [call.inputs for call in batch]
+        if len(batch) == 1:
+            return [self._engine.run(graph, calls[0])]
+        merger = self._mergers[graph]
+        inputs, parts = merger.merged(calls)
+        return list(merger.split(self._engine.run(graph, inputs), calls, parts))

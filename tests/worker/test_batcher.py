@@ -1,0 +1,162 @@
+"""Calls of several threads run as one, and each has what it would have had alone."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store import artifact as artifacts
+from model_store.artifact import Artifact, Tensor
+from service.config import Batching, WorkerSettings
+from service.worker.batcher import Batcher
+from service.worker.engines import Engine, Tensors, open_engine
+
+Arrays = dict[str, Any]
+# Lengths of the axes that calls may differ in, of four calls.
+_LENGTHS = {"J": (1, 2, 1, 3), "K": (1, 1, 4, 2), "P": (2, 3, 2, 2), "Q": (1, 4, 2, 3)}
+# Of those that they may not, and rows of a call.
+_MEMORIES, _ROWS = {"F": 2, "G": 3}, (1, 2, 1, 3)
+
+
+class Watched:
+    """An engine that can be held, and counts its calls by their graph and rows."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.calls: list[tuple[str, int]] = []
+        self.free = threading.Event()
+
+    def run(self, graph: str, inputs: Tensors) -> Arrays:
+        assert self.free.wait(30)
+        outputs = self._engine.run(graph, inputs)
+        self.calls.append((graph, len(next(iter(outputs.values())))))
+        return outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+@pytest.fixture(scope="module")
+def loaded(artefact: Path) -> Artifact:
+    return artifacts.load(artefact)
+
+
+@pytest.fixture(scope="module")
+def engine(loaded: Artifact) -> Iterator[Engine]:
+    graphs = {graph: loaded.path(graph) for graph in loaded.manifest.graphs}
+    engine = open_engine(graphs, WorkerSettings(precision="f32", threads=1))
+    yield engine
+    engine.close()
+
+
+def _values(tensor: Tensor, sizes: dict[str, int], random: np.random.Generator) -> Any:
+    shape = [sizes[axis] if isinstance(axis, str) else axis for axis in tensor.shape]
+    if tensor.name == "image":
+        return random.integers(0, sizes["N"], shape, np.int32)
+    if tensor.dtype == "bool":
+        return np.ones(shape, np.bool_)
+    if tensor.dtype in ("int32", "uint8"):
+        return random.integers(0, 2, shape).astype(tensor.dtype)
+    if tensor.name == "exemplar_boxes":
+        return np.broadcast_to(np.array([0.2, 0.3, 0.6, 0.8], np.float32), shape).copy()
+    return random.random(shape, np.float32)
+
+
+def _inputs(loaded: Artifact, graph: str, call: int) -> Arrays:
+    random = np.random.default_rng(call)
+    lengths = {axis: each[call] for axis, each in _LENGTHS.items()}
+    sizes = {**_MEMORIES, **lengths, "B": _ROWS[call], "N": 1}
+    tensors = loaded.manifest.graphs[graph].inputs
+    return {tensor.name: _values(tensor, sizes, random) for tensor in tensors}
+
+
+def _together(batcher: Batcher, watched: Watched, graph: str, calls: Sequence[Arrays]) -> list[Arrays]:
+    """What calls give that are made while the engine is busy with another."""
+    with ThreadPoolExecutor(len(calls) + 1) as threads:
+        futures: list[Future[Arrays]] = []
+        for inputs in (calls[0], *calls):
+            futures.append(threads.submit(batcher.run, graph, inputs))
+            # The first is with the engine, and the others are in a row.
+            threading.Event().wait(0.1)
+        watched.free.set()
+        return [future.result(60) for future in futures[1:]]
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "image_encoder", "concept_features", "interactive_features", "text_encoder", "concept_decoder",
+        "concept_masks", "prompt_decoder", "memory_encoder", "memory_attention",
+    ],
+)  # fmt: skip
+def test_what_waits_runs_as_one_and_each_has_its_own(loaded: Artifact, engine: Engine, graph: str) -> None:
+    calls = [_inputs(loaded, graph, call) for call in range(4)]
+    alone = [engine.run(graph, inputs) for inputs in calls]
+    watched = Watched(engine)
+    batcher = Batcher(watched, loaded.manifest.graphs, batching="dynamic", max_rows=8)
+    found = _together(batcher, watched, graph, calls)
+    batcher.close()
+    rows = [len(next(iter(each.values()))) for each in alone]
+    assert watched.calls == [(graph, rows[0]), (graph, sum(rows))]
+    for mine, other in zip(found, alone, strict=True):
+        assert mine.keys() == other.keys()
+        for name, expected in other.items():
+            if name in ("prompt", "prompt_valid"):
+                # Tokens of the longest call: the others' are followed by some that are not valid.
+                assert mine["prompt_valid"].sum() == other["prompt_valid"].sum()
+                continue
+            assert mine[name].base is None, "a part of a batch keeps the whole of it"
+            np.testing.assert_allclose(mine[name], expected, atol=2e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("batching", "rows"), [("fixed", [1, 1, 1, 1, 1]), ("dynamic", [1, 2, 2])])
+def test_batches_are_as_large_as_the_setting_says(
+    loaded: Artifact, engine: Engine, batching: Batching, rows: list[int]
+) -> None:
+    calls = [_inputs(loaded, "image_encoder", 0) for _ in range(4)]
+    watched = Watched(engine)
+    batcher = Batcher(watched, loaded.manifest.graphs, batching=batching, max_rows=2)
+    found = _together(batcher, watched, "image_encoder", calls)
+    batcher.close()
+    assert [count for _, count in watched.calls] == rows
+    for each in found:
+        np.testing.assert_allclose(each["embedding"], found[0]["embedding"], atol=1e-4)
+
+
+def test_objects_of_one_image_share_it(loaded: Artifact, engine: Engine) -> None:
+    calls = [_inputs(loaded, "prompt_decoder", call) for call in (0, 1, 2)]
+    shared = {name: calls[0][name] for name in ("interactive_x2", "interactive_x4")}
+    calls = [{**each, **shared} for each in calls[:2]] + calls[2:]
+    alone = [engine.run("prompt_decoder", inputs) for inputs in calls]
+    images: list[int] = []
+
+    class Counting(Watched):
+        def run(self, graph: str, inputs: Tensors) -> Arrays:
+            images.append(len(inputs["interactive_x2"]))
+            return super().run(graph, inputs)
+
+    watched = Counting(engine)
+    batcher = Batcher(watched, loaded.manifest.graphs, batching="dynamic", max_rows=8)
+    found = _together(batcher, watched, "prompt_decoder", calls)
+    batcher.close()
+    assert images == [1, 2]
+    for mine, other in zip(found, alone, strict=True):
+        np.testing.assert_allclose(mine["mask_logits"], other["mask_logits"], atol=2e-4, rtol=2e-3)
+
+
+def test_what_fails_fails_for_all_that_were_in_it_and_the_next_is_computed(
+    loaded: Artifact, engine: Engine
+) -> None:
+    watched = Watched(engine)
+    watched.free.set()
+    batcher = Batcher(watched, loaded.manifest.graphs, batching="dynamic", max_rows=8)
+    with pytest.raises(KeyError):
+        batcher.run("no graph", {})
+    assert batcher.run("text_encoder", _inputs(loaded, "text_encoder", 0))
+    batcher.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        batcher.run("text_encoder", {})
