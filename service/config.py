@@ -35,6 +35,12 @@ def _address(value: str) -> str:
     return value
 
 
+def _metrics_address(value: str) -> str:
+    if value and (value.startswith("unix:") or not _ADDRESS.fullmatch(value)):
+        raise PydanticCustomError("address", "{value} is not host:port", {"value": repr(value)})
+    return value
+
+
 def _redis_url(value: str) -> str:
     if value and not value.startswith(_REDIS):
         # The address may hold a password: it is not repeated.
@@ -94,6 +100,8 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
 
     listen: Address = "127.0.0.1:50061"
     """gRPC address: `host:port` or `unix:/path/to/socket`."""
+    metrics_listen: Annotated[str, AfterValidator(_metrics_address)] = ""
+    """Where the worker's metrics are told over HTTP, `host:port`; empty: nowhere."""
     engine: EngineName = "auto"
     """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where installed, else onnxruntime."""
     precision: Precision = "auto"

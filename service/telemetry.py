@@ -3,7 +3,8 @@
 import logging
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import (
@@ -15,6 +16,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -28,7 +31,7 @@ def service_version() -> str:
 
 
 class Telemetry:
-    """The metrics of one process, with a registry of their own.
+    """The metrics of a gateway, with a registry of their own.
 
     `variant` is a configured variant's name, or empty where the request never got as far as one.
     """
@@ -86,10 +89,7 @@ class Telemetry:
             ["variant"],
             registry=self.registry,
         )
-        build = Gauge("efficientsam3_build_info", "Always 1", ["version", "python"], registry=self.registry)
-        build.labels(service_version(), platform.python_version()).set(1)
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        _describe_process(self.registry)
 
     def declare_variant(self, variant: str) -> None:
         """Make the variant's gauges visible before its first request, at 0."""
@@ -114,6 +114,110 @@ class Telemetry:
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounts:
+    """What became of what a cache was asked for, and what it holds."""
+
+    hits: int
+    # Made for the first who asked.
+    misses: int
+    # Waited for while it was made for another.
+    joined: int
+    evictions: int
+    bytes: int
+
+
+class WorkerTelemetry:
+    """The metrics of one worker, with a registry of their own. All are labelled with its variant."""
+
+    def __init__(self, variant: str) -> None:
+        self.registry = CollectorRegistry()
+        self._variant = variant
+        self._queue_seconds = Histogram(
+            "efficientsam3_worker_queue_seconds",
+            "What a request waited for its turn on the worker",
+            ["variant", "urgency"],
+            buckets=(0.001, *_SECONDS),
+            registry=self.registry,
+        )
+        self._refusals = Counter(
+            "efficientsam3_worker_refusals",
+            "Requests refused unworked. reason: full (the queue), deadline (it would pass in the queue)",
+            ["variant", "reason"],
+            registry=self.registry,
+        )
+        self._batch_rows = Histogram(
+            "efficientsam3_engine_batch_rows",
+            "Rows that the engine computed at once",
+            ["variant", "graph"],
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
+        self._engine_seconds = Histogram(
+            "efficientsam3_engine_seconds",
+            "What the engine took for a batch; the sum over all graphs is how long it was busy",
+            ["variant", "graph"],
+            buckets=(0.0005, 0.001, 0.0025, *_SECONDS),
+            registry=self.registry,
+        )
+        _describe_process(self.registry)
+
+    def waited(self, urgency: str, seconds: float) -> None:
+        """Observe a request whose turn has come."""
+        self._queue_seconds.labels(self._variant, urgency).observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was refused unworked."""
+        self._refusals.labels(self._variant, reason).inc()
+
+    def ran(self, graph: str, rows: int, seconds: float) -> None:
+        """Observe a batch. Any thread may call it."""
+        self._batch_rows.labels(self._variant, graph).observe(rows)
+        self._engine_seconds.labels(self._variant, graph).observe(seconds)
+
+    def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Have a gauge that is read whenever somebody looks."""
+        gauge = Gauge(f"efficientsam3_{name}", meaning, ["variant"], registry=self.registry)
+        gauge.labels(self._variant).set_function(read)
+
+    def watch_caches(self, caches: Mapping[str, Callable[[], CacheCounts]]) -> None:
+        """Tell of the caches by these names whenever somebody looks. Once."""
+        self.registry.register(_Caches(self._variant, caches))
+
+
+class _Caches(Collector):
+    """The counts of caches, as metrics."""
+
+    def __init__(self, variant: str, caches: Mapping[str, Callable[[], CacheCounts]]) -> None:
+        self._variant, self._caches = variant, caches
+
+    def collect(self) -> Iterator[Metric]:
+        asked = CounterMetricFamily(
+            "efficientsam3_cache_requests",
+            "What a cache was asked for. outcome: hit, miss, or joined (waited for, while it was made)",
+            labels=["variant", "cache", "outcome"],
+        )
+        evicted = CounterMetricFamily(
+            "efficientsam3_cache_evictions", "What made room for others", labels=["variant", "cache"]
+        )
+        size = GaugeMetricFamily("efficientsam3_cache_bytes", "What it holds", labels=["variant", "cache"])
+        for name, read in self._caches.items():
+            counts = read()
+            outcomes = {"hit": counts.hits, "miss": counts.misses, "joined": counts.joined}
+            for outcome, count in outcomes.items():
+                asked.add_metric([self._variant, name, outcome], count)
+            evicted.add_metric([self._variant, name], counts.evictions)
+            size.add_metric([self._variant, name], counts.bytes)
+        yield from (asked, evicted, size)
+
+
+def _describe_process(registry: CollectorRegistry) -> None:
+    build = Gauge("efficientsam3_build_info", "Always 1", ["version", "python"], registry=registry)
+    build.labels(service_version(), platform.python_version()).set(1)
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
 
 
 def configure_logging(level: str = "INFO") -> None:

@@ -1,8 +1,9 @@
 """The engine's one thread. Graph calls that wait for it at the same time run as one."""
 
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from service.worker.engines import Engine, Tensors
 from service.worker.merge import Merger
 
 Arrays = dict[str, NDArray[Any]]
+# Told of each batch: the graph, its rows, and seconds.
+Ran = Callable[[str, int, float], None]
 
 # Inputs of a call that is merged are copied into it: of more bytes than this the copies cost more than a
 # call of more rows saves.
@@ -44,9 +47,15 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: Engine, graphs: Mapping[str, Graph], *, batching: Batching, max_rows: int
+        self,
+        engine: Engine,
+        graphs: Mapping[str, Graph],
+        *,
+        batching: Batching,
+        max_rows: int,
+        ran: Ran = lambda *_: None,
     ) -> None:
-        self._engine = engine
+        self._engine, self._ran = engine, ran
         self._mergers = {name: Merger(graph) for name, graph in graphs.items() if graph.inputs}
         self._max_rows = max_rows if batching == "dynamic" else 0
         self._calls: deque[_Call] = deque()
@@ -115,7 +124,13 @@ class Batcher:
     def _answers(self, batch: Sequence[_Call]) -> list[Arrays]:
         graph, calls = batch[0].graph, [call.inputs for call in batch]
         if len(batch) == 1:
-            return [self._engine.run(graph, calls[0])]
+            return [self._timed(graph, calls[0])]
         merger = self._mergers[graph]
         inputs, parts = merger.merged(calls)
-        return list(merger.split(self._engine.run(graph, inputs), calls, parts))
+        return list(merger.split(self._timed(graph, inputs), calls, parts))
+
+    def _timed(self, graph: str, inputs: Tensors) -> Arrays:
+        started = time.perf_counter()
+        outputs = self._engine.run(graph, inputs)
+        self._ran(graph, len(next(iter(outputs.values()))), time.perf_counter() - started)
+        return outputs

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from service.errors import Kind, ServiceError
+from service.telemetry import CacheCounts
 
 _V = TypeVar("_V")
 
@@ -22,10 +23,17 @@ class Cache(Generic[_V]):
         self._room, self._max_bytes, self._size = max_bytes, max_bytes, size
         self._entries: OrderedDict[Hashable, _V] = OrderedDict()
         self._coming: dict[Hashable, Future[_V]] = {}
+        self._hits = self._misses = self._joined = self._evictions = 0
         self._lock = threading.Lock()
 
+    def counts(self) -> CacheCounts:
+        """Since it was made."""
+        with self._lock:
+            held = self._max_bytes - self._room
+            return CacheCounts(self._hits, self._misses, self._joined, self._evictions, held)
+
     def get(self, key: Hashable) -> _V | None:
-        """The value, which is now the most recently used; None where there is none."""
+        """The value, which is now the most recently used; None where there is none, which is no miss yet."""
         with self._lock:
             return self._known(key)
 
@@ -36,7 +44,9 @@ class Cache(Generic[_V]):
                 if (known := self._known(key)) is not None:
                     return known
                 coming = self._coming.get(key)
+                self._joined += coming is not None
                 if coming is None:
+                    self._misses += 1
                     self._coming[key] = mine = Future[_V]()
             if coming is None:
                 return self._made(key, make, mine)
@@ -63,6 +73,7 @@ class Cache(Generic[_V]):
 
     def _known(self, key: Hashable) -> _V | None:
         if key in self._entries:
+            self._hits += 1
             self._entries.move_to_end(key)
         return self._entries.get(key)
 
@@ -73,4 +84,5 @@ class Cache(Generic[_V]):
         self._entries[key] = value
         self._room -= size
         while self._room < 0:
+            self._evictions += 1
             self._room += self._size(self._entries.popitem(last=False)[1])

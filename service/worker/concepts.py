@@ -37,7 +37,7 @@ class Concepts:
         self._manifest = manifest
         self._tokenize = tokenize
         self._has_texts = "text" in manifest.prompts
-        self._texts = Cache[Arrays](_TEXT_BYTES, nbytes_of)
+        self.texts = Cache[Arrays](_TEXT_BYTES, nbytes_of)
 
     def find(self, run: Run, seen: Seen, prompts: Prompts, options: pb.SegmentOptions) -> list[Kept]:
         """For each prompt, every instance in the scene that scores above its threshold.
@@ -77,9 +77,9 @@ class Concepts:
 
     def _text(self, run: Run, text: str) -> Arrays:
         if not self._has_texts:
-            return self._texts.get_or_make(b"", lambda: run("visual_prompt"))
+            return self.texts.get_or_make(b"", lambda: run("visual_prompt"))
         tokens = self._tokenize(text)
-        return self._texts.get_or_make(tokens.tobytes(), lambda: run("text_encoder", tokens=tokens))
+        return self.texts.get_or_make(tokens.tobytes(), lambda: run("text_encoder", tokens=tokens))
 
 
 def _mask_logits(run: Run, features: Arrays, decoded: Arrays, best: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -63,9 +63,17 @@ class HotSessions:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._room = max_bytes
+        self._max_bytes = self._room = max_bytes
         # Each with the bytes that it is counted with.
         self._entries: OrderedDict[Key, tuple[Session, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Of their memories."""
+        return self._max_bytes - self._room
 
     def get(self, key: Key) -> Session | None:
         """The session, which is now the most recently used."""

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TypeVar
 
 from service.errors import Kind, ServiceError
+from service.telemetry import WorkerTelemetry
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Ticket:
 
     def __init__(self, remaining_s: float | None, owner: str = "", urgency: Urgency = Urgency.USUAL) -> None:
         """`remaining_s`: seconds until the caller's deadline; None without one."""
-        self.owner = owner
+        self.owner, self.urgency = owner, urgency
         self._since = time.monotonic()
         self._deadline = None if remaining_s is None else self._since + remaining_s
         self._abandoned = threading.Event()
@@ -74,8 +75,9 @@ class Lane:
     its rank.
     """
 
-    def __init__(self, max_queued: int, hands: int) -> None:
+    def __init__(self, max_queued: int, hands: int, telemetry: WorkerTelemetry) -> None:
         """At most `max_queued` pieces wait while `hands` are worked on."""
+        self._telemetry = telemetry
         self._max_queued, self._hands, self._free = max_queued, hands, hands
         self._executor = ThreadPoolExecutor(max_workers=hands, thread_name_prefix="hand")
         self._waiting: list[_Place] = []
@@ -93,6 +95,7 @@ class Lane:
         this abandons the ticket, and takes the work out of the queue if it has not begun.
         """
         await self._turn(ticket)
+        self._telemetry.waited(ticket.urgency.name.lower(), ticket.waited_ms() / 1000)
         loop, begun = asyncio.get_running_loop(), time.monotonic()
         future = self._executor.submit(work)
 
@@ -105,6 +108,16 @@ class Lane:
         except asyncio.CancelledError:
             ticket.abandon()
             raise
+
+    @property
+    def waiting(self) -> int:
+        """Pieces whose turn has not come."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Pieces under way."""
+        return self._hands - self._free
 
     async def idle(self) -> None:
         """Return when nothing runs and nothing waits."""
@@ -135,9 +148,11 @@ class Lane:
         wait_s = len(self._waiting) * self._mean_s / self._hands
         retry_s = max(_LEAST_RETRY_S, wait_s)
         if len(self._waiting) >= self._max_queued:
+            self._telemetry.refused("full")
             detail = f"{self._max_queued} requests are waiting already, the limit of this worker's queue."
             raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=retry_s)
         if wait_s > ticket.left_s():
+            self._telemetry.refused("deadline")
             waiting = f"{len(self._waiting)} requests are waiting already, some {wait_s:.1f} s of work"
             detail = f"{waiting}: the deadline would pass before this one's turn."
             raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=retry_s)

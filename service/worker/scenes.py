@@ -1,5 +1,6 @@
 """Image bytes -> size and features, each computed once as long as there is room to keep it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from service.config import Limits
 from service.prompts import image_id
+from service.telemetry import CacheCounts
 from service.worker.cache import Cache
 from service.worker.image import decode
 from service.worker.run import Arrays, Run
@@ -56,6 +58,10 @@ class Scenes:
         self._image_size = image_size
         self._encoded = Cache[Encoded](embedding_bytes, lambda encoded: encoded.embedding.nbytes)
         self._features = Cache[Arrays](feature_bytes, nbytes_of)
+
+    def counts(self) -> Mapping[str, Callable[[], CacheCounts]]:
+        """Of its caches, by their names."""
+        return {"embeddings": self._encoded.counts, "features": self._features.counts}
 
     def open(self, data: bytes, run: Run) -> Scene:
         """The image of these bytes, decoded unless it was encoded before. Raises what `decode` raises."""

@@ -1,12 +1,13 @@
 """One request, computed: image bytes and prompts in, segments out. Knows graphs, not gRPC."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from model_store.artifact import Manifest
 from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.prompts import is_concept
+from service.telemetry import CacheCounts
 from service.worker import exemplars
 from service.worker.answer import Answer, Kept
 from service.worker.concepts import Concepts, Tokenize
@@ -31,6 +32,10 @@ class Segmenter:
         )
         self._concepts = Concepts(manifest, tokenize)
         self._objects = Objects(manifest)
+
+    def caches(self) -> Mapping[str, Callable[[], CacheCounts]]:
+        """What is known of its caches, by their names."""
+        return {**self._scenes.counts(), "texts": self._concepts.texts.counts}
 
     def check(self, prompts: Iterable[pb.Prompt]) -> None:
         """Raise `unsupported_prompt` for the first prompt that the graphs cannot serve. Thread-safe.

@@ -5,11 +5,13 @@ import io
 import logging
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2
 from PIL import Image
+from prometheus_client import start_http_server
 
 from model_store import artifact as artifacts
 from model_store.artifact import Artifact, ArtifactError
@@ -20,6 +22,7 @@ from service.sessions.image_store import ImageStore, MemoryImages
 from service.sessions.redis_images import RedisImages
 from service.sessions.redis_sessions import RedisSessions
 from service.sessions.session_store import MemorySessions, SessionStore
+from service.telemetry import WorkerTelemetry
 from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
 from service.worker.engines import Engine, EngineError, open_engine
@@ -87,6 +90,7 @@ class Worker:
     drain_s: float
     # The port where `listen` was host:port, else meaningless.
     port: int
+    stop_metrics: Callable[[], None] = lambda: None
 
     @classmethod
     async def listen(cls, artifact: Artifact, engine: Engine, settings: WorkerSettings) -> "Worker":
@@ -98,9 +102,16 @@ class Worker:
             )
         except ValueError as error:
             raise StartError(str(error)) from error
-        batcher = Batcher(engine, manifest.graphs, batching=settings.batching, max_rows=settings.max_batch)
+        telemetry = WorkerTelemetry(manifest.variant)
+        batcher = Batcher(
+            engine,
+            manifest.graphs,
+            batching=settings.batching,
+            max_rows=settings.max_batch,
+            ran=telemetry.ran,
+        )
         segmenter = Segmenter(manifest, batcher, tokenize, settings)
-        lane = Lane(settings.max_queued, settings.concurrency)
+        lane = Lane(settings.max_queued, settings.concurrency, telemetry)
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
         sessions = Sessions(_open_sessions(settings), origin, settings)
@@ -127,12 +138,37 @@ class Worker:
             0,
         )
         await worker._say(_NOT_SERVING)
+        worker._tell(telemetry, settings.metrics_listen)
         try:
             worker.port = server.add_insecure_port(settings.listen)
             await server.start()
         except RuntimeError as error:
             raise StartError(f"cannot listen on {settings.listen}: {error}") from error
         return worker
+
+    def _tell(self, telemetry: WorkerTelemetry, address: str) -> None:
+        """Serve the metrics at the address, if it is any. Raises StartError."""
+        lane, hot = self.lane, self.sessions.hot
+        for name, meaning, read in (
+            ("worker_waiting_requests", "Requests whose turn has not come", lambda: lane.waiting),
+            ("worker_running_requests", "Requests that are worked on", lambda: lane.running),
+            ("hot_sessions", "Sessions that are at hand", lambda: len(hot)),
+            ("hot_session_bytes", "What is kept of their objects", lambda: hot.nbytes),
+        ):
+            telemetry.watch(name, meaning, read)
+        telemetry.watch_caches(self.segmenter.caches())
+        if address:
+            host, _, port = address.rpartition(":")
+            try:
+                server, _ = start_http_server(int(port), host.strip("[]"), registry=telemetry.registry)
+            except OSError as error:
+                raise StartError(f"cannot tell metrics at {address}: {error.strerror}") from error
+
+            def stop() -> None:
+                server.shutdown()
+                server.server_close()
+
+            self.stop_metrics = stop
 
     async def warm(self) -> None:
         """Run every graph once, so that no client pays for a first time; then SERVING."""
@@ -157,6 +193,7 @@ class Worker:
         await stopping
         self.lane.close()
         self.batcher.close()
+        self.stop_metrics()
         await self.images.close()
         await self.sessions.close()
 

@@ -53,7 +53,7 @@ class Sessions:
 
     def __init__(self, store: SessionStore, origin: Origin, limits: WorkerSettings) -> None:
         self._store, self._origin, self._limits = store, origin, limits
-        self._hot = HotSessions(limits.hot_session_bytes)
+        self.hot = HotSessions(limits.hot_session_bytes)
         # Frames that wait or are computed.
         self._coming: Counter[Key] = Counter()
 
@@ -70,18 +70,18 @@ class Sessions:
             # A worker made it for this same request, and died before it could say so.
             claim, _ = await self._store.claim(owner, id)
         session = Session(owner, id, claim, START, state, state, {}, ttl_s, until(ttl_s))
-        self._hot.put(session)
+        self.hot.put(session)
         return session
 
     async def get(self, owner: str, id: str) -> Session:
         """The session, claimed by this worker. Raises what the store does, and `artefact_mismatch`."""
         key = owner, id
-        if (session := self._hot.get(key)) is not None:
+        if (session := self.hot.get(key)) is not None:
             return session
         claim, stored = await self._store.claim(owner, id)
         session = self._read(owner, id, claim, stored)
         # Another request may have been faster: its claim is the older one then.
-        self._hot.put(session)
+        self.hot.put(session)
         return session
 
     async def look(self, owner: str, id: str) -> Session:
@@ -103,14 +103,14 @@ class Sessions:
         for _ in range(_TAKEOVERS):
             session = await self.get(owner, id)
             async with session.lock:
-                if self._hot.get((owner, id)) is not session:
+                if self.hot.get((owner, id)) is not session:
                     continue
                 if session.cursor < known:
                     raise _rolled_back(session)
                 try:
                     return await self._answer(session, frame, compute)
                 except ClaimLostError:
-                    self._hot.drop((owner, id))
+                    self.hot.drop((owner, id))
                     known = max(known, session.cursor)
         detail = f"Session {id[:64]!r} is being taken over again and again: it is used from several places."
         raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=1.0)
@@ -138,12 +138,12 @@ class Sessions:
 
     async def delete(self, owner: str, id: str) -> bool:
         """Forget the session; whether there was one."""
-        self._hot.drop((owner, id))
+        self.hot.drop((owner, id))
         return await self._store.delete(owner, id)
 
     async def close(self) -> None:
         """What is hot is in the store as well."""
-        self._hot.clear()
+        self.hot.clear()
         await self._store.close()
 
     async def _answer(self, session: Session, frame: pb.Frame, compute: Compute) -> pb.FrameAnswer:
@@ -167,7 +167,7 @@ class Sessions:
         await self._commit(session, before, after, Cursor(frame.frame, frame.revision), kept)
         store_ms = (time.perf_counter() - started) * 1e3
         session.seen = seen
-        self._hot.put(session)
+        self.hot.put(session)
         # Known only now that the answer is written: it is told once, and not when the answer is given again.
         answer.timings_ms["store"] = store_ms
         answer.timings_ms["total"] += store_ms
@@ -205,7 +205,7 @@ class Sessions:
             raise
         except BaseException:
             # Whether it was written is not known: the store will tell.
-            self._hot.drop((session.owner, session.id))
+            self.hot.drop((session.owner, session.id))
             raise
         session.cursor, session.state, session.base, session.answers = cursor, state, base, answers
         session.expires = until(session.ttl_s)

@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 
 from service.errors import Kind, ServiceError
+from service.telemetry import WorkerTelemetry
 from service.worker.lane import Lane, Ticket, Urgency
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 60))
+
+
+def _lane(max_queued: int, hands: int) -> Lane:
+    return Lane(max_queued, hands, WorkerTelemetry("demo"))
 
 
 class Busy:
@@ -45,7 +50,7 @@ def _ordered(tickets: dict[str, Ticket], hands: int = 1, running: tuple[Ticket, 
     order: list[str] = []
 
     async def scenario() -> None:
-        lane, busy = Lane(100, hands), Busy()
+        lane, busy = _lane(100, hands), Busy()
         ahead = [asyncio.create_task(lane.run(busy, ticket)) for ticket in running or (Ticket(None),)]
         await asyncio.sleep(0)
         tasks = await _queued(lane, order, tickets)
@@ -84,7 +89,7 @@ def test_work_goes_on_in_several_threads_at_once() -> None:
     together = threading.Barrier(3)
 
     async def scenario() -> None:
-        lane = Lane(0, 3)
+        lane = _lane(0, 3)
         await asyncio.gather(*(lane.run(lambda: together.wait(30), Ticket(None)) for _ in range(3)))
         lane.close()
 
@@ -93,7 +98,7 @@ def test_work_goes_on_in_several_threads_at_once() -> None:
 
 def test_a_queue_that_is_longer_than_the_deadline_is_not_joined() -> None:
     async def scenario() -> None:
-        lane, busy = Lane(100, 1), Busy()
+        lane, busy = _lane(100, 1), Busy()
         await lane.run(lambda: time.sleep(0.3), Ticket(None))
         ahead = [asyncio.create_task(lane.run(busy, Ticket(None))) for _ in range(4)]
         await asyncio.sleep(0)
@@ -112,7 +117,7 @@ def test_a_queue_that_is_longer_than_the_deadline_is_not_joined() -> None:
 
 def test_who_leaves_the_queue_frees_its_place() -> None:
     async def scenario() -> None:
-        lane, busy, order = Lane(1, 1), Busy(), list[str]()
+        lane, busy, order = _lane(1, 1), Busy(), list[str]()
         running = asyncio.create_task(lane.run(busy, Ticket(None)))
         await asyncio.sleep(0)
         (leaving,) = await _queued(lane, order, {"leaving": Ticket(None)})

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -10,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from service.errors import INTERNAL_DETAIL, Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import variants_pb2, variants_pb2_grpc
+from tests.serving import free_ports
 from tests.worker.conftest import Client, Gate, Start, asking, blank, picture, run
 
 
@@ -210,5 +212,43 @@ def test_draining_finishes_what_it_has_and_takes_no_more(start: Start) -> None:
         except ServiceError as error:
             return None if error.kind == Kind.DEADLINE_EXCEEDED else error
         return None
+
+    run(scenario())
+
+
+def test_a_worker_tells_what_it_does(start: Start) -> None:
+    async def scenario() -> None:
+        (port,) = free_ports(1)
+        kept = {"embedding_cache_bytes": 1 << 20, "feature_cache_bytes": 1 << 20}
+        async with start(metrics_listen=f"127.0.0.1:{port}", max_queued=1, **kept) as client:
+            await client.segment(asking())
+            await client.segment(asking())
+            client.engine.before = gate = Gate("concept_decoder")
+            running = asyncio.create_task(client.segment(asking()))
+            await gate.reached()
+            others = {asyncio.create_task(client.segment(asking())) for _ in range(2)}
+            (refused,), (waiting,) = await asyncio.wait(others, return_when="FIRST_COMPLETED")
+            assert "waiting already" in str(refused.exception())
+            told = await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/metrics")
+            gate.open()
+            await asyncio.gather(running, waiting)
+        lines = [line.rsplit(" ", 1) for line in told.text.splitlines() if not line.startswith("#")]
+        found = {name: float(value) for name, value in lines}
+        cache = 'efficientsam3_cache_requests_total{cache="%s",outcome="%s",variant="tiny"}'
+        for name, value in {
+            'efficientsam3_worker_waiting_requests{variant="tiny"}': 1,
+            'efficientsam3_worker_running_requests{variant="tiny"}': 1,
+            'efficientsam3_worker_refusals_total{reason="full",variant="tiny"}': 1,
+            'efficientsam3_worker_queue_seconds_count{urgency="usual",variant="tiny"}': 5,
+            'efficientsam3_engine_batch_rows_sum{graph="image_encoder",variant="tiny"}': 2,
+            'efficientsam3_engine_seconds_count{graph="text_encoder",variant="tiny"}': 2,
+            # The warming picture, and ours.
+            cache % ("embeddings", "miss"): 2,
+            cache % ("embeddings", "hit"): 2,
+            cache % ("features", "hit"): 2,
+            'efficientsam3_hot_sessions{variant="tiny"}': 0,
+        }.items():
+            assert found.pop(name) == value, name
+        assert found['efficientsam3_cache_bytes{cache="embeddings",variant="tiny"}'] > 0
 
     run(scenario())
