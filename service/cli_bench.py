@@ -1,5 +1,6 @@
 """`efficientsam3 bench`: what the service takes on this machine."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from service.bench_sessions import Clip
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True)
+
+
+class Request(StrEnum):
+    """What clients ask for."""
+
+    TEXT = "text"
+    CLICK = "click"
 
 
 class Sync(StrEnum):
@@ -69,6 +77,46 @@ def sessions(
     options = ("--engine", engine, "--precision", precision, "--threads", str(threads))
     with tempfile.TemporaryDirectory(prefix="efficientsam3-") as scratch:
         _measure(folder, clip, objects or [1, 10], frames, redis_url, appendfsync, options, Path(scratch))
+
+
+@app.command()
+def load(
+    variant: Annotated[str, typer.Argument(help="The variant.")] = "demo",
+    kind: Annotated[
+        Request, typer.Option(help="What is asked: texts of new pictures, clicks on one.")
+    ] = Request.TEXT,
+    clients: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Clients at once; several: in turn.", show_default="1, 4, 16"),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Of which the medians are told.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each run.")] = 10.0,
+    overload: Annotated[
+        float, typer.Option(min=0, help="Then so many times as many requests as it can answer; 0: not.")
+    ] = 0.0,
+    overload_seconds: Annotated[float, typer.Option(min=1, help="For so long.")] = 60.0,
+    engine_core: Annotated[int, typer.Option(help="The engine's core. All else runs on the others.")] = 0,
+    store: Store = None,
+    engine: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, f32, bf16 or f16.")] = "auto",
+) -> None:
+    """What the service answers per second beside what its engine could if it did nothing else."""
+    from model_store import artifact
+    from service import bench_load
+    from service.config import StoreSettings, WorkerSettings
+
+    place = settings_of(StoreSettings, store=store).store
+    manifest_of(place, variant)
+    folder = artifact.folder_of(place, variant)
+    assert folder is not None, "it has a manifest"
+    picture = (Path(artifact.__file__).parent / "samples" / "street.jpg").read_bytes()
+    cores = [core for core in range(os.cpu_count() or 1) if core != engine_core]
+    settings = settings_of(
+        WorkerSettings, engine=engine, precision=precision, threads=1, engine_cores=[engine_core]
+    )
+    work = bench_load.Work(folder, kind.value, picture, "car")
+    plan = bench_load.Plan(clients or [1, 4, 16], runs, seconds, overload, overload_seconds, cores)
+    bench_load.run(work, plan, settings, typer.echo)
 
 
 def _measure(

@@ -110,6 +110,8 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """Precision by graph, over `precision`: `{"text_encoder": "f32"}`."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of the engine; 0: the processor's cores."""
+    engine_cores: list[NonNegativeInt] = Field(default_factory=list)
+    """Cores that the threads of the engine run on, `[0, 1]`; empty: any. Nothing else is kept from them."""
     embedding_cache_bytes: NonNegativeInt = 256 * MIB
     """Bytes of image embeddings to keep, 4 MB each for a full-size student; 0 keeps none."""
     feature_cache_bytes: NonNegativeInt = 512 * MIB

@@ -7,12 +7,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.cli_common import CommandError
+from service.worker.cores import on_cores
 
 _READY_S = 300.0
 _REDIS_READY_S = 10.0
@@ -33,15 +39,41 @@ def worker(artefact: Path, folder: Path, *options: str, redis_url: str = "") -> 
         subprocess.Popen(command, stderr=log, env=environment) as process,
     ):
         try:
-            _wait_ready(address, process)
+            with grpc.insecure_channel(address) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                _wait(process, lambda: _is_healthy(stub), "the worker")
             yield address
         except CommandError as error:
-            log.seek(0)
-            raise CommandError(
-                f"{artefact.name}: {error} {log.read().strip().rpartition(chr(10))[2]}"
-            ) from error
+            raise CommandError(f"{artefact.name}: {error} {_last_line(log)}") from error
         finally:
             process.terminate()
+
+
+@contextmanager
+def service(artefact: Path, cores: Sequence[int], **settings: object) -> Iterator[tuple[str, int]]:
+    """The artefact served by a gateway and a worker meanwhile: the gateway's gRPC address, and its process.
+
+    Both run on `cores`, but for what `settings`, which are the service's, say of the engine. Raises
+    CommandError that has its last line.
+    """
+    http_port, grpc_port = _free_port(), _free_port()
+    named = {"store": artefact.parent, "http_port": http_port, "grpc_port": grpc_port, **settings}
+    environment = {
+        **os.environ,
+        **{f"EFFICIENTSAM3_{name.upper()}": str(each) for name, each in named.items()},
+    }
+    command = [sys.executable, "-m", "service.cli", "serve", artefact.name]
+    with tempfile.TemporaryFile("w+") as log:
+        with on_cores(cores):
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        with process:
+            try:
+                _wait(process, lambda: _is_served(http_port, artefact.name), "the service")
+                yield f"127.0.0.1:{grpc_port}", process.pid
+            except CommandError as error:
+                raise CommandError(f"{artefact.name}: {error} {_last_line(log)}") from error
+            finally:
+                process.terminate()
 
 
 @contextmanager
@@ -50,9 +82,7 @@ def redis_server(folder: Path, appendfsync: str) -> Iterator[str]:
 
     `appendfsync` is its setting: always, everysec or no. Raises CommandError where there is none to run.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = _free_port()
     command = redis_command(port, folder, appendfsync)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
@@ -89,19 +119,36 @@ def _wait_listening(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise CommandError("redis-server did not start.")
 
 
-def _wait_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
+def _wait(process: "subprocess.Popen[bytes]", ready: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + _READY_S
-    with grpc.insecure_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
-            except grpc.RpcError:
-                answer = None
-            if answer and answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-            time.sleep(0.2)
-    raise CommandError("the worker did not become ready.")
+    while time.monotonic() < deadline and process.poll() is None:
+        if ready():
+            return
+        time.sleep(0.2)
+    raise CommandError(f"{what} did not become ready.")
+
+
+def _is_healthy(stub: "health_pb2_grpc.HealthStub") -> bool:
+    try:
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+    except grpc.RpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _is_served(http_port: int, variant: str) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{http_port}/readyz", params={"variant": variant}).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _last_line(log: IO[str]) -> str:
+    log.seek(0)
+    return log.read().strip().rpartition("\n")[2]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

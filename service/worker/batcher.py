@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_store.artifact import Graph
 from service.config import Batching
+from service.worker.cores import on_cores
 from service.worker.engines import Engine, Tensors
 from service.worker.merge import Merger
 
@@ -53,9 +54,10 @@ class Batcher:
         *,
         batching: Batching,
         max_rows: int,
+        cores: Sequence[int] = (),
         ran: Ran = lambda *_: None,
     ) -> None:
-        self._engine, self._ran = engine, ran
+        self._engine, self._cores, self._ran = engine, cores, ran
         self._mergers = {name: Merger(graph) for name, graph in graphs.items() if graph.inputs}
         self._max_rows = max_rows if batching == "dynamic" else 0
         self._calls: deque[_Call] = deque()
@@ -84,15 +86,19 @@ class Batcher:
         self._thread.join()
 
     def _work(self) -> None:
-        while batch := self._next():
-            try:
-                answers = self._answers(batch)
-            except BaseException as error:
-                for call in batch:
-                    call.answer.set_exception(error)
-            else:
-                for call, outputs in zip(batch, answers, strict=True):
-                    call.answer.set_result((outputs, len(batch) > 1))
+        with on_cores(self._cores):
+            while batch := self._next():
+                self._answer(batch)
+
+    def _answer(self, batch: Sequence[_Call]) -> None:
+        try:
+            answers = self._answers(batch)
+        except BaseException as error:
+            for call in batch:
+                call.answer.set_exception(error)
+        else:
+            for call, outputs in zip(batch, answers, strict=True):
+                call.answer.set_result((outputs, len(batch) > 1))
 
     def _next(self) -> list[_Call]:
         """The calls to run as one; none when it is closed."""

@@ -25,6 +25,7 @@ from service.sessions.session_store import MemorySessions, SessionStore
 from service.telemetry import WorkerTelemetry
 from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
+from service.worker.cores import on_cores
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
 from service.worker.segmenter import Segmenter
@@ -54,9 +55,13 @@ async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | No
     try:
         folder = artifacts.folder_of(settings.store, variant) or settings.store / variant
         artifact = artifacts.load(folder)
-        engine = open_engine({name: artifact.path(name) for name in artifact.manifest.graphs}, settings)
+        # Its own threads begin here, and stay where they begin.
+        with on_cores(settings.engine_cores):
+            engine = open_engine({name: artifact.path(name) for name in artifact.manifest.graphs}, settings)
     except (ArtifactError, EngineError) as error:
         raise StartError(str(error)) from error
+    except ValueError as error:
+        raise StartError(f"engine_cores: {error}") from error
     _LOG.info("%s on %s: %s", variant, engine.name, dict(engine.precisions))
     # Until here a signal ends the process at once, as by default: there is nothing to finish yet.
     stop = _stop_event(parent_fd)
@@ -108,6 +113,7 @@ class Worker:
             manifest.graphs,
             batching=settings.batching,
             max_rows=settings.max_batch,
+            cores=settings.engine_cores,
             ran=telemetry.ran,
         )
         segmenter = Segmenter(manifest, batcher, tokenize, settings)
