@@ -42,8 +42,9 @@ class Pool:
         return len(self.ready_workers())
 
     def ready_workers(self) -> list[Worker]:
-        """Those that may be asked now."""
-        return [worker for worker in self.workers.values() if worker.ready]
+        """Those that may be asked now: without those that are set aside, unless all are."""
+        ready = [worker for worker in self.workers.values() if worker.ready]
+        return [worker for worker in ready if not worker.standing.aside] or ready
 
     @property
     def info(self) -> variants_pb2.Variant | None:
@@ -125,14 +126,14 @@ def choose(ready: Sequence[Worker], kept: str, *, shared: bool = False) -> Worke
     """The worker for the next request: of `ready`, which is not empty.
 
     The favourite of an image or a session where the request is about one, since that worker keeps it; else
-    the one with the fewest requests. `shared`: every worker can have it from the store, and the favourite
+    the one with the least load. `shared`: every worker can have it from the store, and the favourite
     only has it at hand, so that it is passed over while it is much busier than another.
     """
-    idlest = min(ready, key=lambda worker: worker.outstanding)
+    idlest = min(ready, key=lambda worker: worker.load)
     if not kept:
         return idlest
     favourite = max(ready, key=lambda worker: _affinity(worker.address, kept))
-    busier = favourite.outstanding - idlest.outstanding
+    busier = favourite.load - idlest.load
     return idlest if shared and busier > _MARGIN else favourite
 
 

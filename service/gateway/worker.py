@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
+from service.gateway.standing import Standing
 from service.pb.efficientsam3.v1 import (
     segmentation_pb2_grpc,
     tracking_pb2_grpc,
@@ -66,6 +67,7 @@ class Worker:
         self.life = 0
         # Its own answer to GetVariant, from when it was last ready.
         self.info: variants_pb2.Variant | None = None
+        self.standing = Standing()
         self._calls: set[grpc.aio.Call] = set()
         self._variant = variant
         self._probe_interval_s = probe_interval_s
@@ -85,6 +87,11 @@ class Worker:
     def outstanding(self) -> int:
         """How many requests it has."""
         return len(self._calls)
+
+    @property
+    def load(self) -> float:
+        """The same, as many more as it is to have fewer."""
+        return len(self._calls) / self.standing.share
 
     async def ask(self, method: Method[Request, Response], request: Request, call: Call) -> Response:
         """Forward the request, to be answered by the call's deadline.
@@ -115,10 +122,15 @@ class Worker:
         self._calls.add(asked)
         try:
             yield
+            self.standing.answered()
         except grpc.aio.AioRpcError as failure:
             error = from_rpc_error(failure)
             if error.kind is Kind.UNAVAILABLE:
                 self._suspect(life)
+            elif error.kind is Kind.INTERNAL:
+                self.standing.failed()
+            else:
+                self.standing.answered()
             raise error from failure
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is None or task.cancelling():
@@ -149,7 +161,9 @@ class Worker:
         if state is self.state:
             return
         self.state = state
-        self.life += state is State.READY
+        if state is State.READY:
+            self.life += 1
+            self.standing.came_back()
         _LOG.info("worker %s of %s is %s", self.address, self._variant, state)
         self._changed()
 

@@ -10,7 +10,7 @@ class Busy:
     """As much of a worker as the choice looks at."""
 
     address: str
-    outstanding: int
+    load: float
 
 
 def _workers(*outstanding: int) -> list[Busy]:

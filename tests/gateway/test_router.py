@@ -9,7 +9,7 @@ import grpc
 import httpx
 import pytest
 
-from service.errors import Kind
+from service.errors import Kind, ServiceError
 from service.gateway.router import ConfigurationError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc import from_rpc_error
@@ -236,3 +236,18 @@ def test_the_default_must_be_one_of_the_served(house: House) -> None:
 def test_a_default_without_workers_says_what_to_set(house: House) -> None:
     with pytest.raises(ConfigurationError, match=r"'other'.*none; set workers .*EFFICIENTSAM3_WORKERS="):
         house.open(default_variant="other")
+
+
+def test_a_worker_that_fails_again_and_again_is_set_aside(house: House) -> None:
+    failing, sound = _two(house)
+    failing.failure = ServiceError(Kind.INTERNAL, "broken")
+    answers = [house.http.post("/v1/segment", json=BODY).status_code for _ in range(30)]
+    assert answers[:6] == [500] * 5 + [200]
+    # It was tried again now and then, once each time.
+    assert len(sound.asked) > len(failing.asked)
+    # Where there is no other it is asked all the same.
+    house.run(sound.die())
+    house.wait_ready(workers=1)
+    assert house.http.post("/v1/segment", json=BODY).status_code == 500
+    failing.failure = None
+    assert house.http.post("/v1/segment", json=BODY).status_code == 200
