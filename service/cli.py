@@ -121,7 +121,7 @@ app.command()(cli_track.track)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    from service.gateway.router import ConfigurationError
+    from service.config import ConfigurationError
 
     try:
         asyncio.run(work)

@@ -45,6 +45,10 @@ Address = Annotated[str, AfterValidator(_address)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 
 
+class ConfigurationError(Exception):
+    """Settings contradict each other, or name a file that cannot be; the message names the setting."""
+
+
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EFFICIENTSAM3_", extra="ignore", frozen=True)
 
@@ -84,8 +88,17 @@ class StoreSettings(_Settings):
 class RedisSettings(_Settings):
     """Where gateway and workers keep what outlives a process."""
 
-    redis_url: RedisUrl = ""
-    """Store of sessions and of images that were sent once, `redis://host:port/db`; empty: none."""
+    # It may hold a password.
+    redis_url: RedisUrl = Field(default="", repr=False)
+    """Store of sessions, of images that were sent once and of what keys have used, `redis://host:port/db`;
+    empty: none."""
+
+
+class KeySettings(_Settings):
+    """Who may send requests."""
+
+    keys_file: Path | None = None
+    """File of the clients' keys, as `efficientsam3 keys new` writes it; none: whoever reaches the gateway."""
 
 
 class WorkerSettings(Limits, StoreSettings, RedisSettings):
@@ -127,7 +140,8 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     max_frame_rate: NonNegativeFloat = 0.0
     """Frames of one session that are computed per second; those that come faster wait. 0: no limit."""
     max_sessions: PositiveInt = 1000
-    """Sessions that one key may have at once; whoever comes without a key shares one count."""
+    """Sessions that one key may have at once, unless its own limit is lower; whoever comes without a key
+    shares one count."""
     hot_session_bytes: NonNegativeInt = 1024 * MIB
     """Bytes of session memories that stay on the worker between frames; the least used are loaded again from
     Redis. Without Redis all stay."""
@@ -135,7 +149,7 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """How long a stopping worker goes on with the requests it has."""
 
 
-class GatewaySettings(Limits, RedisSettings):
+class GatewaySettings(Limits, RedisSettings, KeySettings):
     """The gateway: its listeners, its variants, its patience."""
 
     host: str = "127.0.0.1"

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from service.config import GatewaySettings
+from service.config import ConfigurationError, GatewaySettings
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
 from service.gateway.pool import Pool
@@ -24,10 +24,6 @@ Fetch = Callable[[str, float], Awaitable[bytes]]
 _SET_WORKERS = (
     """set workers to the addresses of its workers, EFFICIENTSAM3_WORKERS='{"VARIANT": ["host:port"]}'"""
 )
-
-
-class ConfigurationError(Exception):
-    """Settings contradict each other; the message names them."""
 
 
 class Router:
@@ -128,7 +124,8 @@ class Router:
         """The pool of the request's variant, whose name is written into the request and the call."""
         self.check_open()
         pool = self.pool(request.variant)
-        call.variant = request.variant = pool.variant
+        call.ask_for(pool.variant)
+        request.variant = pool.variant
         return pool
 
     def check_open(self) -> None:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2
 
 from service.config import GatewaySettings
 from service.gateway import grpc_api
+from service.gateway.admission import Admission
 from service.gateway.app import make_app
 from service.gateway.fetch import Fetcher
 from service.gateway.router import Describe, Fetch, Router
@@ -61,9 +62,12 @@ class _HttpServer(uvicorn.Server):
 class Gateway:
     """A gateway that is listening. Make one with `start`, inside the event loop; end it with `stop`."""
 
-    def __init__(self, settings: GatewaySettings, router: Router, telemetry: Telemetry) -> None:
+    def __init__(
+        self, settings: GatewaySettings, router: Router, telemetry: Telemetry, admission: Admission
+    ) -> None:
         self.router = router
         self.telemetry = telemetry
+        self._admission = admission
         self._settings = settings
         self._store = RedisStore(settings.redis_url) if settings.redis_url else None
         self._socket = _listen(settings.host, settings.http_port)
@@ -72,9 +76,10 @@ class Gateway:
         self._health = health.aio.HealthServicer()
         sessions = SessionRouter(router, settings, telemetry)
         videos = VideoRouter(router, sessions, settings, telemetry)
-        self._grpc = grpc_api.make_server(settings, router, (sessions, videos), telemetry, self._health)
+        tracking = sessions, videos
+        self._grpc = grpc_api.make_server(settings, router, tracking, telemetry, admission, self._health)
         config = uvicorn.Config(
-            make_app(settings, router, (sessions, videos), telemetry, self._store),
+            make_app(settings, router, tracking, telemetry, admission, self._store),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -91,16 +96,16 @@ class Gateway:
     async def start(
         cls, settings: GatewaySettings, describe: Describe, fetch: Fetch | None = None
     ) -> "Gateway":
-        """Listen and begin to admit. Raises ListenError, and what `Router` raises.
+        """Listen and begin to admit. Raises ListenError and ConfigurationError.
 
         `fetch` gets images by address, in the place of what the settings say.
         """
-        telemetry = Telemetry()
+        telemetry, admission = Telemetry(), Admission.of(settings)
         if fetch is None and settings.allow_image_urls:
             fetch = Fetcher(settings.max_body_bytes, settings.max_image_url_seconds)
         router = Router(settings, telemetry, describe, fetch)
         try:
-            gateway = cls(settings, router, telemetry)
+            gateway = cls(settings, router, telemetry, admission)
             await gateway._open()
         except BaseException:
             await router.close()
@@ -126,6 +131,7 @@ class Gateway:
         await asyncio.gather(self._grpc.stop(self._settings.drain_s), self._serving)
         hurrying.cancel()
         await self.router.close()
+        await self._admission.close()
         if self._store:
             await self._store.close()
 

@@ -19,7 +19,7 @@ from service.pb.efficientsam3.v1 import (
     variants_pb2,
     variants_pb2_grpc,
 )
-from service.rpc import OWNER_KEY, REQUEST_ID_KEY, SESSION_KEY, from_rpc_error
+from service.rpc import OWNER_KEY, REQUEST_ID_KEY, SESSION_KEY, SESSIONS_KEY, from_rpc_error
 from service.rpc_server import SEGMENTATION
 
 if TYPE_CHECKING:
@@ -196,10 +196,12 @@ class Worker:
 
 def _terms(call: Call) -> dict[str, Any]:
     """The deadline and the metadata that a worker is asked with."""
+    sessions = call.key.sessions if call.key else None
     metadata = (
         (REQUEST_ID_KEY, call.request_id),
         (OWNER_KEY, call.owner),
         (SESSION_KEY, call.new_session),
+        (SESSIONS_KEY, str(sessions or "")),
     )
     return {"timeout": call.deadline - asyncio.get_running_loop().time(), "metadata": metadata}
 
