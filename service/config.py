@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_cache_path
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -43,6 +51,8 @@ def _redis_url(value: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+# In the environment an empty one is none.
+File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 
 class ConfigurationError(Exception):
@@ -97,7 +107,7 @@ class RedisSettings(_Settings):
 class KeySettings(_Settings):
     """Who may send requests."""
 
-    keys_file: Path | None = None
+    keys_file: File = None
     """File of the clients' keys, as `efficientsam3 keys new` writes it; none: whoever reaches the gateway."""
 
 
@@ -106,6 +116,12 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
 
     listen: Address = "127.0.0.1:50061"
     """gRPC address: `host:port` or `unix:/path/to/socket`."""
+    listen_certificate: File = None
+    """PEM file of the listener's certificate and its chain; none: no TLS. Unix sockets have none anyway."""
+    listen_key: File = None
+    """PEM file of that certificate's key."""
+    listen_client_ca: File = None
+    """PEM file of the authorities of gateways' certificates; where it is set, others are refused."""
     engine: EngineName = "auto"
     """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where installed, else onnxruntime."""
     precision: Precision = "auto"
@@ -157,8 +173,22 @@ class GatewaySettings(Limits, RedisSettings, KeySettings):
     """0: any free port."""
     grpc_port: Port = 8081
     """0: any free port."""
+    tls_certificate: File = None
+    """PEM file of the certificate and its chain, for HTTP and gRPC; none: no TLS."""
+    tls_key: File = None
+    """PEM file of that certificate's key."""
+    tls_client_ca: File = None
+    """PEM file of the authorities of clients' certificates; where it is set, others are refused."""
     workers: dict[str, list[Address]] = Field(default_factory=dict)
     """Addresses of the workers by variant: `{"es-ev-m-mc-s0": ["10.0.0.5:50061", "unix:/run/a.sock"]}`."""
+    workers_ca: File = None
+    """PEM file of the authorities of workers' certificates; none: no TLS. Unix sockets have none anyway."""
+    workers_certificate: File = None
+    """PEM file of the certificate that workers are shown, and its chain; none: none is shown."""
+    workers_key: File = None
+    """PEM file of that certificate's key."""
+    workers_server_name: str = ""
+    """The name that workers' certificates have; empty: the host of each one's address."""
     default_variant: str = ""
     """The variant of requests that name none; empty: the first of `workers`."""
     default_deadline_ms: PositiveInt = 60_000

@@ -15,6 +15,7 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import variants_pb2
 from service.prompts import check, check_image_id, check_new_image, image_id
 from service.telemetry import Telemetry
+from service.tls import to_workers
 
 # What is known of a variant before a worker of it was ever ready.
 Describe = Callable[[str], variants_pb2.Variant]
@@ -35,8 +36,9 @@ class Router:
         """Start watching the workers of `settings.workers`.
 
         `fetch` gets images by their address; None: addresses are refused. Raises ConfigurationError if
-        `settings.default_variant` is not among the workers' variants.
+        `settings.default_variant` is not among the workers' variants, and for what TLS to workers needs.
         """
+        trust = to_workers(settings)
         default = settings.default_variant or next(iter(settings.workers), "")
         if default and default not in settings.workers:
             served = _names(settings.workers) or f"none; {_SET_WORKERS}"
@@ -54,7 +56,7 @@ class Router:
             telemetry.declare_variant(variant)
             told = partial(_set_gauge, telemetry, variant)
             pool = self.pools[variant] = Pool(
-                variant, settings.probe_interval_s, told, shared=bool(settings.redis_url)
+                variant, settings.probe_interval_s, told, trust, shared=bool(settings.redis_url)
             )
             for address in addresses:
                 pool.add(address)

@@ -3,13 +3,16 @@
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvicorn
 from grpc_health.v1 import health, health_pb2
 
+from service import tls
 from service.config import GatewaySettings
 from service.gateway import grpc_api
 from service.gateway.admission import Admission
@@ -21,6 +24,7 @@ from service.gateway.video_router import VideoRouter
 from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
+from service.tls import Listener
 
 _BACKLOG = 2048
 
@@ -63,11 +67,16 @@ class Gateway:
     """A gateway that is listening. Make one with `start`, inside the event loop; end it with `stop`."""
 
     def __init__(
-        self, settings: GatewaySettings, router: Router, telemetry: Telemetry, admission: Admission
+        self,
+        settings: GatewaySettings,
+        router: Router,
+        telemetry: Telemetry,
+        admission: Admission,
+        listener: Listener | None,
     ) -> None:
         self.router = router
         self.telemetry = telemetry
-        self._admission = admission
+        self._admission, self._listener = admission, listener
         self._settings = settings
         self._store = RedisStore(settings.redis_url) if settings.redis_url else None
         self._socket = _listen(settings.host, settings.http_port)
@@ -89,6 +98,7 @@ class Gateway:
             # Messages are read one by one: an answered ping lies behind the frames that were sent before it.
             ws_ping_timeout=settings.max_deadline_ms / 1000,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            **_tls(listener),
         )
         self._http = _HttpServer(config)
 
@@ -101,11 +111,12 @@ class Gateway:
         `fetch` gets images by address, in the place of what the settings say.
         """
         telemetry, admission = Telemetry(), Admission.of(settings)
+        listener = tls.of_gateway(settings)
         if fetch is None and settings.allow_image_urls:
             fetch = Fetcher(settings.max_body_bytes, settings.max_image_url_seconds)
         router = Router(settings, telemetry, describe, fetch)
         try:
-            gateway = cls(settings, router, telemetry, admission)
+            gateway = cls(settings, router, telemetry, admission, listener)
             await gateway._open()
         except BaseException:
             await router.close()
@@ -115,7 +126,8 @@ class Gateway:
     @property
     def url(self) -> str:
         """Where HTTP listens."""
-        return f"http://{_bracketed(self._settings.host)}:{self.http_port}"
+        scheme = "https" if self._listener else "http"
+        return f"{scheme}://{_bracketed(self._settings.host)}:{self.http_port}"
 
     @property
     def grpc_address(self) -> str:
@@ -143,7 +155,7 @@ class Gateway:
     async def _open(self) -> None:
         address = f"{_bracketed(self._settings.host)}:{self._settings.grpc_port}"
         try:
-            self.grpc_port = self._grpc.add_insecure_port(address)
+            self.grpc_port = tls.add_port(self._grpc, address, self._listener)
         except RuntimeError as error:
             self._socket.close()
             raise ListenError(f"cannot listen on {address} for gRPC: {error}") from error
@@ -151,6 +163,18 @@ class Gateway:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
+
+
+def _tls(listener: Listener | None) -> dict[str, Any]:
+    """What uvicorn calls it."""
+    if listener is None:
+        return {}
+    return {
+        "ssl_certfile": listener.certificate,
+        "ssl_keyfile": listener.key,
+        "ssl_ca_certs": listener.client_ca,
+        "ssl_cert_reqs": ssl.CERT_REQUIRED if listener.client_ca else ssl.CERT_NONE,
+    }
 
 
 def _listen(host: str, port: int) -> socket.socket:

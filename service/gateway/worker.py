@@ -21,6 +21,7 @@ from service.pb.efficientsam3.v1 import (
 )
 from service.rpc import OWNER_KEY, REQUEST_ID_KEY, SESSION_KEY, SESSIONS_KEY, from_rpc_error
 from service.rpc_server import SEGMENTATION
+from service.tls import Trust, open_channel
 
 if TYPE_CHECKING:
     from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationAsyncStub
@@ -58,7 +59,12 @@ class Worker:
     """
 
     def __init__(
-        self, variant: str, address: str, probe_interval_s: float, changed: Callable[[], None]
+        self,
+        variant: str,
+        address: str,
+        probe_interval_s: float,
+        changed: Callable[[], None],
+        trust: Trust | None = None,
     ) -> None:
         self.address = address
         self.state = State.UNREACHABLE
@@ -70,7 +76,7 @@ class Worker:
         self._variant = variant
         self._probe_interval_s = probe_interval_s
         self._changed = changed
-        self._channel = grpc.aio.insecure_channel(address, options=_channel_options(probe_interval_s))
+        self._channel = open_channel(address, _channel_options(probe_interval_s), trust)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self.segmentation: SegmentationAsyncStub = segmentation_pb2_grpc.SegmentationStub(self._channel)
         self.tracking: TrackingAsyncStub = tracking_pb2_grpc.TrackingStub(self._channel)

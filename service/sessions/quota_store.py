@@ -80,7 +80,7 @@ class ResortingQuotas:
     """
 
     def __init__(self, shared: QuotaStore, own: QuotaStore, rest_s: float = 2.0) -> None:
-        """`rest_s`: how long the shared one is left alone when it did not answer, since each request waits."""
+        """`rest_s`: how long the shared one is left alone when it did not answer: all would wait for it."""
         self._shared, self._own, self._rest_s = shared, own, rest_s
         # When the shared one is asked again, in time.monotonic; 0: it is in reach.
         self._again = 0.0

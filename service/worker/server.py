@@ -13,13 +13,14 @@ from PIL import Image
 
 from model_store import artifact as artifacts
 from model_store.artifact import Artifact, ArtifactError
-from service.config import WorkerSettings
+from service.config import ConfigurationError, WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc_server import SERVICES, make_server
 from service.sessions.image_store import ImageStore, MemoryImages
 from service.sessions.redis_images import RedisImages
 from service.sessions.redis_sessions import RedisSessions
 from service.sessions.session_store import MemorySessions, SessionStore
+from service.tls import add_port, of_worker
 from service.worker.concepts import VISUAL
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
@@ -124,8 +125,10 @@ class Worker:
         )
         await worker._say(_NOT_SERVING)
         try:
-            worker.port = server.add_insecure_port(settings.listen)
+            worker.port = add_port(server, settings.listen, of_worker(settings))
             await server.start()
+        except ConfigurationError as error:
+            raise StartError(str(error)) from error
         except RuntimeError as error:
             raise StartError(f"cannot listen on {settings.listen}: {error}") from error
         return worker

@@ -197,7 +197,7 @@ def start(artifact: Artifact, tmp_path: Path) -> Start:
         # Nothing is remembered from the warming picture or from one request to the next.
         without = {"drain_s": 5.0, "embedding_cache_bytes": 0, "feature_cache_bytes": 0}
         worker = await Worker.listen(
-            served, engine, WorkerSettings(listen=address, **{**without, **settings})
+            served, engine, WorkerSettings(**{"listen": address, **without, **settings})
         )
         if warm:
             await worker.warm()
