@@ -1,9 +1,13 @@
 """The keys that clients come with: a file of names, hashes and limits, read again when it changes."""
 
+import fcntl
 import hashlib
+import json
 import logging
+import os
 import secrets
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -73,10 +77,10 @@ class Keys:
     """The keys of a file. What it says holds from the next request on; while it is broken, what it said."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigurationError as `parse` does."""
+        """Raises ConfigurationError as `read` does."""
         self._path = path
         self._state = _state(path)
-        self._by_hash = _by_hash(_read(path), path)
+        self._by_hash = _by_hash(path)
 
     def find(self, key: str) -> Key | None:
         """Whose key it is; None: nobody's.
@@ -94,16 +98,11 @@ class Keys:
             return
         self._state = state
         try:
-            self._by_hash = _by_hash(_read(self._path), self._path)
+            self._by_hash = _by_hash(self._path)
         except ConfigurationError as error:
             _LOG.error("%s. The keys stay as they were", error)
         else:
             _LOG.info("keys_file %s was read again: %d keys", self._path, len(self._by_hash))
-
-
-def new_key() -> str:
-    """A key that nobody can guess."""
-    return _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
 def hashed(key: str) -> str:
@@ -115,11 +114,40 @@ def hashed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def parse(text: str, path: Path) -> dict[str, Entry]:
-    """The entries by their names. `path` is for the error.
+def add(path: Path, name: str, limits: Mapping[str, object]) -> str:
+    """Make a key with these fields of `Entry`, and add it to the file, which is made where there is none.
+
+    Raises ConfigurationError where the file is broken or has the name already, or the limits cannot be.
+    """
+    key = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    fields = {"sha256": hashed(key), **limits}
+    # What JSON makes of numbers, texts and lists of texts is TOML, too.
+    lines = [
+        f"[keys.{json.dumps(name)}]",
+        *(f"{each} = {json.dumps(value)}" for each, value in fields.items()),
+    ]
+    with os.fdopen(
+        os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "r+", encoding="utf-8"
+    ) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        text = _text(path)
+        if name in _parse(text, path):
+            raise ConfigurationError(f"keys_file {path} has keys.{name} already: take its entry out first")
+        entry = ("\n" if text else "") + "\n".join(lines) + "\n"
+        _parse(text + entry, path)
+        file.write(entry)
+    return key
+
+
+def read(path: Path) -> dict[str, Entry]:
+    """The entries of the file by their names.
 
     Raises ConfigurationError, which names the file and the entry, and repeats nothing that may be a key.
     """
+    return _parse(_text(path), path)
+
+
+def _parse(text: str, path: Path) -> dict[str, Entry]:
     try:
         return _File.model_validate(tomllib.loads(text)).keys
     except tomllib.TOMLDecodeError as error:
@@ -130,19 +158,19 @@ def parse(text: str, path: Path) -> dict[str, Entry]:
         raise ConfigurationError(f"keys_file {path}, {entry}: {first['msg']}") from None
 
 
-def _read(path: Path) -> dict[str, Entry]:
+def _text(path: Path) -> str:
     try:
-        return parse(path.read_text("utf-8"), path)
+        return path.read_text("utf-8")
     except OSError as error:
         raise ConfigurationError(f"keys_file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"keys_file {path} is no text in UTF-8") from None
 
 
-def _by_hash(entries: dict[str, Entry], path: Path) -> dict[str, Key]:
-    """Raises ConfigurationError where two entries have the same key."""
+def _by_hash(path: Path) -> dict[str, Key]:
+    """What `read` gives. Raises ConfigurationError where two entries have the same key, too."""
     found: dict[str, Key] = {}
-    for name, entry in entries.items():
+    for name, entry in read(path).items():
         if other := found.get(entry.sha256):
             raise ConfigurationError(f"keys_file {path}, keys.{name}: it is the key of keys.{other.name}")
         found[entry.sha256] = Key(name=name, **dict(entry))
