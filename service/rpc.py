@@ -69,10 +69,10 @@ def session_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
     return str(dict(context.invocation_metadata() or ()).get(SESSION_KEY, ""))
 
 
-def sessions_of(context: "grpc.aio.ServicerContext[Any, Any]") -> int | None:
-    """How many sessions the owner may have at once; None: as many as anybody. Only workers may believe it."""
+def sessions_of(context: "grpc.aio.ServicerContext[Any, Any]", limit: int) -> int:
+    """How many sessions the owner may have at once: as the gateway says, and no more than `limit`."""
     told = str(dict(context.invocation_metadata() or ()).get(SESSIONS_KEY, ""))
-    return int(told) if told.isascii() and told.isdigit() else None
+    return min(int(told), limit) if told.isascii() and told.isdigit() else limit
 
 
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceError) -> NoReturn:

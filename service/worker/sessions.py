@@ -64,11 +64,11 @@ class Sessions:
         ttl_s: float,
         frames_total: int | None,
         options: pb.TrackOptions,
-        most: int | None = None,
+        most: int,
     ) -> Session:
         """A new session; `id` is chosen by the gateway, or empty. `most`: how many its owner may have."""
         id = id or new_id(self._origin.variant)
-        await self._admit(owner, id, most)
+        await self._store.admit(owner, id, most)
         state = State(self._origin, options, frames_total)
         try:
             claim = await self._store.create(owner, id, ttl_s, {HEAD: head_of(state), BASE: head_of(state)})
@@ -135,16 +135,12 @@ class Sessions:
             if not self._coming[key]:
                 del self._coming[key]
 
-    async def fork(self, owner: str, id: str, other: str, most: int | None = None) -> Session:
+    async def fork(self, owner: str, id: str, other: str, most: int) -> Session:
         """A new session that goes on from where this one stands; `other` is its id, as in `open`."""
         other = other or new_id(self._origin.variant)
-        await self._admit(owner, other, most)
+        await self._store.admit(owner, other, most)
         stored = await self._store.fork(owner, id, other)
         return self._read(owner, other, Claim(0, ""), stored)
-
-    async def _admit(self, owner: str, id: str, most: int | None) -> None:
-        limit = self._limits.max_sessions
-        await self._store.admit(owner, id, limit if most is None else min(most, limit))
 
     async def delete(self, owner: str, id: str) -> bool:
         """Forget the session; whether there was one."""

@@ -95,8 +95,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
     async def ForkSession(self, request: pb.SessionRequest, context: Any) -> pb.Session:  # noqa: N802
         """Another session with the same past."""
         check_session_id(request.session)
-        owner, id, most = owner_of(context), session_of(context), sessions_of(context)
-        fork = await self._sessions.fork(owner, request.session, id, most)
+        most = sessions_of(context, self._settings.max_sessions)
+        fork = await self._sessions.fork(owner_of(context), request.session, session_of(context), most)
         return described(fork, self._variant)
 
     async def DeleteSession(  # noqa: N802
@@ -109,7 +109,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         return pb.DeleteSessionResponse()
 
     async def _open(self, request: pb.OpenSessionRequest, context: Any) -> Session:
-        owner, id, most = owner_of(context), session_of(context), sessions_of(context)
+        owner, most = owner_of(context), sessions_of(context, self._settings.max_sessions)
         check_open(request, self._settings)
         if request.session:
             check_session_id(request.session)
@@ -118,7 +118,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         self._tracker.check()
         ttl_s = request.ttl_s or self._settings.session_ttl_s
         total = request.frames_total if request.HasField("frames_total") else None
-        return await self._sessions.open(owner, id, ttl_s, total, request.options, most)
+        return await self._sessions.open(owner, session_of(context), ttl_s, total, request.options, most)
 
     async def _told(self, owner: str, id: str, frame: pb.Frame) -> pb.TrackResponse:
         """A frame's answer, or why there is none."""
