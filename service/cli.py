@@ -2,14 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from service import cli_bench, cli_segment, cli_track, cli_variants
-from service.cli_common import CommandError, expected, need, settings_of
+from service import cli_bench, cli_keys, cli_segment, cli_track, cli_variants
+from service.cli_common import CommandError, expected, need, settings_of, wrong_usage
 
 app = typer.Typer(
     name="efficientsam3",
@@ -20,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_variants.app, name="variants")
+app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_bench.app, name="bench")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
@@ -71,7 +71,7 @@ def serve(
         if cli_variants.manifest_of(settings.store, variant).synthetic:
             _say(f"{variant} has SYNTHETIC weights: true cost, but it finds nothing meaningful.")
     command = supervisor.worker_command(settings, workers_per_variant * len(chosen))
-    _run(supervisor.serve(settings, chosen, workers_per_variant, command, describe, _say))
+    asyncio.run(supervisor.serve(settings, chosen, workers_per_variant, command, describe, _say))
 
 
 @app.command()
@@ -84,7 +84,7 @@ def gateway(host: Host = None, http_port: HttpPort = None, grpc_port: GrpcPort =
 
     settings = settings_of(GatewaySettings, host=host, http_port=http_port, grpc_port=grpc_port)
     configure_logging()
-    _run(server.run(settings, describe, _say))
+    asyncio.run(server.run(settings, describe, _say))
 
 
 @app.command()
@@ -120,15 +120,6 @@ app.command()(cli_segment.segment)
 app.command()(cli_track.track)
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    from service.gateway.router import ConfigurationError
-
-    try:
-        asyncio.run(work)
-    except ConfigurationError as error:
-        raise CommandError(str(error), usage=True) from error
-
-
 def _say(line: str) -> None:
     typer.echo(line)
     sys.stdout.flush()
@@ -143,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         if message is None:
             raise
         typer.echo(f"efficientsam3: {message}", err=True)
-        sys.exit(2 if isinstance(error, CommandError) and error.usage else 1)
+        sys.exit(2 if wrong_usage(error) else 1)
 
 
 if __name__ == "__main__":

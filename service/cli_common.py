@@ -65,12 +65,13 @@ def expected(error: Exception) -> str | None:
     """The line that tells of `error`, or None if nobody expected it."""
     from model_store.artifact import StoreError
     from model_store.registry import UnknownVariantError
+    from service.config import ConfigurationError
     from service.errors import ServiceError
 
     match error:
         case ServiceError():
             return f"{error.detail} ({error.kind})"
-        case CommandError() | StoreError() | UnknownVariantError():
+        case CommandError() | ConfigurationError() | StoreError() | UnknownVariantError():
             return str(error.args[0])
         case OSError():
             # Also the gateway's ListenError.
@@ -78,3 +79,10 @@ def expected(error: Exception) -> str | None:
             return f"{where}{error.strerror or error}"
         case _:
             return None
+
+
+def wrong_usage(error: Exception) -> bool:
+    """Whether the command line or the environment is wrong, not the world."""
+    from service.config import ConfigurationError
+
+    return isinstance(error, ConfigurationError) or (isinstance(error, CommandError) and error.usage)

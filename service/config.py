@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_cache_path
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -50,6 +58,12 @@ def _redis_url(value: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+# In the environment an empty one is none.
+File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+
+
+class ConfigurationError(Exception):
+    """Settings contradict each other, or name a file that cannot be; the message names the setting."""
 
 
 class _Settings(BaseSettings):
@@ -91,8 +105,17 @@ class StoreSettings(_Settings):
 class RedisSettings(_Settings):
     """Where gateway and workers keep what outlives a process."""
 
-    redis_url: RedisUrl = ""
-    """Store of sessions and of images that were sent once, `redis://host:port/db`; empty: none."""
+    # It may hold a password.
+    redis_url: RedisUrl = Field(default="", repr=False)
+    """Store of sessions, of images that were sent once and of what keys have used, `redis://host:port/db`;
+    empty: none."""
+
+
+class KeySettings(_Settings):
+    """Who may send requests."""
+
+    keys_file: File = None
+    """File of the clients' keys, as `efficientsam3 keys new` writes it; none: whoever reaches the gateway."""
 
 
 class WorkerSettings(Limits, StoreSettings, RedisSettings):
@@ -100,6 +123,12 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
 
     listen: Address = "127.0.0.1:50061"
     """gRPC address: `host:port` or `unix:/path/to/socket`."""
+    listen_certificate: File = None
+    """PEM file of the listener's certificate and its chain; none: no TLS. Unix sockets have none anyway."""
+    listen_key: File = None
+    """PEM file of that certificate's key."""
+    listen_client_ca: File = None
+    """PEM file of the authorities of gateways' certificates; where it is set, others are refused."""
     metrics_listen: Annotated[str, AfterValidator(_metrics_address)] = ""
     """Where the worker's metrics are told over HTTP, `host:port`; empty: nowhere."""
     engine: EngineName = "auto"
@@ -146,7 +175,8 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     max_frame_rate: NonNegativeFloat = 0.0
     """Frames of one session that are computed per second; those that come faster wait. 0: no limit."""
     max_sessions: PositiveInt = 1000
-    """Sessions that one key may have at once; whoever comes without a key shares one count."""
+    """Sessions that one key may have at once, unless its own limit is lower; whoever comes without a key
+    shares one count."""
     hot_session_bytes: NonNegativeInt = 1024 * MIB
     """Bytes of session memories that stay on the worker between frames; the least used are loaded again from
     Redis. Without Redis all stay."""
@@ -154,7 +184,7 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """How long a stopping worker goes on with the requests it has."""
 
 
-class GatewaySettings(Limits, RedisSettings):
+class GatewaySettings(Limits, RedisSettings, KeySettings):
     """The gateway: its listeners, its variants, its patience."""
 
     host: str = "127.0.0.1"
@@ -162,8 +192,22 @@ class GatewaySettings(Limits, RedisSettings):
     """0: any free port."""
     grpc_port: Port = 8081
     """0: any free port."""
+    tls_certificate: File = None
+    """PEM file of the certificate and its chain, for HTTP and gRPC; none: no TLS."""
+    tls_key: File = None
+    """PEM file of that certificate's key."""
+    tls_client_ca: File = None
+    """PEM file of the authorities of clients' certificates; where it is set, others are refused."""
     workers: dict[str, list[Address]] = Field(default_factory=dict)
     """Addresses of the workers by variant: `{"es-ev-m-mc-s0": ["10.0.0.5:50061", "unix:/run/a.sock"]}`."""
+    workers_ca: File = None
+    """PEM file of the authorities of workers' certificates; none: no TLS. Unix sockets have none anyway."""
+    workers_certificate: File = None
+    """PEM file of the certificate that workers are shown, and its chain; none: none is shown."""
+    workers_key: File = None
+    """PEM file of that certificate's key."""
+    workers_server_name: str = ""
+    """The name that workers' certificates have; empty: the host of each one's address."""
     default_variant: str = ""
     """The variant of requests that name none; empty: the first of `workers`."""
     default_deadline_ms: PositiveInt = 60_000

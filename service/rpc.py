@@ -3,7 +3,7 @@
 An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <kind>, domain: efficientsam3}
 and, where the error says when to come back, metadata {retry_after_s}. The request's id travels as metadata
 `x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`,
-and the id that a new session is to have by `x-session`.
+the id that a new session is to have by `x-session`, and how many sessions the owner may have by `x-sessions`.
 """
 
 import asyncio
@@ -28,8 +28,10 @@ from service.pb.efficientsam3.v1 import tracking_pb2
 
 DOMAIN = "efficientsam3"
 REQUEST_ID_KEY = "x-request-id"
+AUTHORIZATION_KEY = "authorization"
 OWNER_KEY = "x-owner"
 SESSION_KEY = "x-session"
+SESSIONS_KEY = "x-sessions"
 OUR_METHODS = "/efficientsam3."
 
 GIVEN_UP = "The server gave up the call before it was answered."
@@ -51,6 +53,12 @@ def take_request_id(offered: str | None) -> str:
     return offered if offered and _ACCEPTABLE_ID.fullmatch(offered) else uuid.uuid4().hex
 
 
+def authorization_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str | None:
+    """What the caller brought to be let in; None: nothing."""
+    told = dict(context.invocation_metadata() or ()).get(AUTHORIZATION_KEY)
+    return None if told is None else str(told)
+
+
 def owner_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
     """On whose behalf the gateway asks; empty: nobody's in particular. Only workers may believe it."""
     return str(dict(context.invocation_metadata() or ()).get(OWNER_KEY, ""))
@@ -59,6 +67,12 @@ def owner_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
 def session_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
     """The id that the gateway chose for a new session; empty: none. Only workers may believe it."""
     return str(dict(context.invocation_metadata() or ()).get(SESSION_KEY, ""))
+
+
+def sessions_of(context: "grpc.aio.ServicerContext[Any, Any]", limit: int) -> int:
+    """How many sessions the owner may have at once: as the gateway says, and no more than `limit`."""
+    told = str(dict(context.invocation_metadata() or ()).get(SESSIONS_KEY, ""))
+    return min(int(told), limit) if told.isascii() and told.isdigit() else limit
 
 
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceError) -> NoReturn:

@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service.config import GatewaySettings
 from service.errors import ServiceError
 from service.gateway import openapi, problems
+from service.gateway.admission import Admission
 from service.gateway.app_common import as_json, while_connected
 from service.gateway.body import read_encode_request, read_segment_request
 from service.gateway.call import Call
@@ -34,6 +35,7 @@ def make_app(
     router: Router,
     tracking: tuple[SessionRouter, VideoRouter],
     telemetry: Telemetry,
+    admission: Admission,
     store: RedisStore | None,
 ) -> FastAPI:
     """The ASGI application. `/docs` brings its own script and style: nothing is asked of another host."""
@@ -48,12 +50,12 @@ def make_app(
     _add_api(app, settings, router)
     _add_images(app, settings, router)
     add_sessions(app, settings, sessions)
-    add_stream(app, settings, sessions, telemetry)
+    add_stream(app, settings, sessions, telemetry, admission)
     add_videos(app, settings, videos)
     _add_operations(app, router, telemetry, store)
     problems.install(app)
-    openapi.install(app)
-    app.add_middleware(Outer, settings=settings, telemetry=telemetry)
+    openapi.install(app, keyed=admission.keyed)
+    app.add_middleware(Outer, settings=settings, telemetry=telemetry, admission=admission)
     if settings.allowed_origins:
         # Outermost, so that a page of an allowed origin may read every refusal.
         app.add_middleware(
@@ -61,7 +63,7 @@ def make_app(
             allow_origins=settings.allowed_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id", "Retry-After", SESSION],
+            expose_headers=["X-Request-Id", "Retry-After", "WWW-Authenticate", SESSION],
         )
     return app
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from service.errors import Kind, ServiceError
+from service.gateway.keys import Key
 from service.telemetry import Telemetry
 
 _LOG = logging.getLogger("service.request")
@@ -26,8 +27,8 @@ class Call:
     target: str
     # When it must be answered, in the event loop's time (seconds).
     deadline: float
-    # Whose images and sessions it may use; empty: nobody's in particular.
-    owner: str = ""
+    # The key that it came with; None: no keys are set.
+    key: Key | None = None
     # The id that a session which it makes is to have.
     new_session: str = ""
     # The configured variant it asks for; empty until that is known.
@@ -35,6 +36,19 @@ class Call:
     # "ok", "cancelled", or the error's kind.
     kind: str = "ok"
     started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def owner(self) -> str:
+        """Whose images and sessions it may use, by the key's name; empty: nobody's in particular."""
+        return self.key.name if self.key else ""
+
+    def ask_for(self, variant: str) -> None:
+        """Note the configured variant that it asks for. Raises ServiceError FORBIDDEN if its key may not."""
+        self.variant = variant
+        allowed = self.key.variants if self.key else None
+        if allowed is not None and variant not in allowed:
+            detail = f"Key {self.owner} may not use variant {variant}, only: {', '.join(allowed) or 'none'}."
+            raise ServiceError(Kind.FORBIDDEN, detail)
 
     def failed(self, error: ServiceError) -> None:
         """Note how it ended."""
@@ -59,8 +73,9 @@ def recorded(call: Call, telemetry: Telemetry) -> Iterator[None]:
         seconds = time.perf_counter() - call.started
         telemetry.record_request(call.variant, call.transport, call.kind, seconds)
         _LOG.info(
-            "request_id=%s target=%r variant=%s kind=%s ms=%.1f",
+            "request_id=%s key=%s target=%r variant=%s kind=%s ms=%.1f",
             call.request_id,
+            call.owner or "-",
             call.target,
             call.variant or "-",
             call.kind,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc.aio
@@ -10,7 +10,8 @@ from grpc_health.v1 import health
 
 from service import rpc_server
 from service.config import GatewaySettings
-from service.errors import ServiceError
+from service.errors import Kind, ServiceError
+from service.gateway.admission import Admission
 from service.gateway.call import Call, recorded
 from service.gateway.router import Router
 from service.gateway.session_router import SessionRouter
@@ -24,7 +25,7 @@ from service.pb.efficientsam3.v1 import (
     variants_pb2_grpc,
 )
 from service.prompts import check_stream
-from service.rpc import REQUEST_ID, frame_error
+from service.rpc import REQUEST_ID, authorization_of, frame_error
 from service.telemetry import Telemetry
 
 # A client that stops waiting at its deadline hears nothing later: what we have to say comes before it.
@@ -38,10 +39,11 @@ def make_server(
     router: Router,
     tracking: tuple[SessionRouter, VideoRouter],
     telemetry: Telemetry,
+    admission: Admission,
     state: health.aio.HealthServicer,
 ) -> grpc.aio.Server:
     """The server, without a port yet."""
-    calls = _Calls(settings, telemetry)
+    calls = _Calls(settings, telemetry, admission)
     return rpc_server.make_server(
         Segmentation(router, calls),
         Tracking(*tracking, calls),
@@ -52,14 +54,19 @@ def make_server(
 
 
 class _Calls:
-    """Makes and records the Call of a gRPC request."""
+    """Makes, admits and records the Call of a gRPC request."""
 
-    def __init__(self, settings: GatewaySettings, telemetry: Telemetry) -> None:
+    def __init__(self, settings: GatewaySettings, telemetry: Telemetry, admission: Admission) -> None:
         self.telemetry = telemetry
         self._settings = settings
+        self._admission = admission
 
-    def begin(self, method: str, context: Context, *, long: bool = False) -> Call:
-        """`long`: without a deadline of its own it has the longest there is."""
+    @asynccontextmanager
+    async def begin(self, method: str, context: Context, *, long: bool = False) -> AsyncIterator[Call]:
+        """The call, under way until the block ends. Raises ServiceError as `Admission` does.
+
+        `long`: without a deadline of its own it has the longest there is.
+        """
         settings = self._settings
         left_s = context.time_remaining()
         if left_s is None:
@@ -67,7 +74,11 @@ class _Calls:
         left_s = min(left_s, settings.max_deadline_ms / 1000)
         head_start_s = min(_HEAD_START_S, left_s / 10)
         deadline = asyncio.get_running_loop().time() + left_s - head_start_s
-        return Call(REQUEST_ID.get(), "grpc", f"/efficientsam3.v1.{method}", deadline)
+        call = Call(REQUEST_ID.get(), "grpc", f"/efficientsam3.v1.{method}", deadline)
+        with recorded(call, self.telemetry):
+            call.key = self._admission.key(authorization_of(context))
+            async with self._admission.counted(call):
+                yield call
 
 
 class Segmentation(segmentation_pb2_grpc.SegmentationServicer):
@@ -80,22 +91,19 @@ class Segmentation(segmentation_pb2_grpc.SegmentationServicer):
     async def Segment(  # noqa: N802
         self, request: segmentation_pb2.SegmentRequest, context: Context
     ) -> segmentation_pb2.SegmentResponse:
-        call = self._calls.begin("Segmentation/Segment", context)
-        with recorded(call, self._calls.telemetry):
+        async with self._calls.begin("Segmentation/Segment", context) as call:
             return await self._router.segment(request, call)
 
     async def EncodeImage(  # noqa: N802
         self, request: segmentation_pb2.EncodeImageRequest, context: Context
     ) -> segmentation_pb2.EncodeImageResponse:
-        call = self._calls.begin("Segmentation/EncodeImage", context)
-        with recorded(call, self._calls.telemetry):
+        async with self._calls.begin("Segmentation/EncodeImage", context) as call:
             return await self._router.encode_image(request, call)
 
     async def DeleteImage(  # noqa: N802
         self, request: segmentation_pb2.DeleteImageRequest, context: Context
     ) -> segmentation_pb2.DeleteImageResponse:
-        call = self._calls.begin("Segmentation/DeleteImage", context)
-        with recorded(call, self._calls.telemetry):
+        async with self._calls.begin("Segmentation/DeleteImage", context) as call:
             return await self._router.delete_image(request, call)
 
 
@@ -112,72 +120,68 @@ class Tracking(tracking_pb2_grpc.TrackingServicer):
         id = ""
         with self._calls.telemetry.streams.labels("grpc").track_inprogress():
             async for request in request_iterator:
-                call = self._calls.begin("Tracking/Track", context)
-                with recorded(call, self._calls.telemetry):
-                    opens = request.HasField("open")
-                    check_stream(opens=opens, opened=bool(id))
-                    if opens:
-                        opened = await self._router.open(request.open, call)
-                        id = opened.session
-                        answer = tracking_pb2.TrackResponse(opened=opened)
-                    else:
-                        answer = await self._told(id, request.frame, call)
+                answer = await self._told(id, request, context)
+                id = id or answer.opened.session
                 yield answer
 
     async def TrackVideo(  # noqa: N802
         self, request: tracking_pb2.TrackVideoRequest, context: Context
     ) -> AsyncIterator[tracking_pb2.TrackResponse]:
-        call = self._calls.begin("Tracking/TrackVideo", context, long=True)
-        with recorded(call, self._calls.telemetry):
-            async with aclosing(self._videos.track(request, call)) as answers:
-                async for answer in answers:
-                    if answer.HasField("error"):
-                        call.kind = answer.error.kind
-                    yield answer
+        async with (
+            self._calls.begin("Tracking/TrackVideo", context, long=True) as call,
+            aclosing(self._videos.track(request, call)) as answers,
+        ):
+            async for answer in answers:
+                if answer.HasField("error"):
+                    call.kind = answer.error.kind
+                yield answer
 
     async def OpenSession(  # noqa: N802
         self, request: tracking_pb2.OpenSessionRequest, context: Context
     ) -> tracking_pb2.Session:
-        call = self._calls.begin("Tracking/OpenSession", context)
-        with recorded(call, self._calls.telemetry):
+        async with self._calls.begin("Tracking/OpenSession", context) as call:
             return await self._router.open(request, call)
 
     async def AddFrame(  # noqa: N802
         self, request: tracking_pb2.AddFrameRequest, context: Context
     ) -> tracking_pb2.FrameAnswer:
-        call = self._calls.begin("Tracking/AddFrame", context)
-        with recorded(call, self._calls.telemetry):
+        async with self._calls.begin("Tracking/AddFrame", context) as call:
             return await self._router.add(request, call)
 
     async def GetSession(  # noqa: N802
         self, request: tracking_pb2.SessionRequest, context: Context
     ) -> tracking_pb2.Session:
-        call = self._calls.begin("Tracking/GetSession", context)
-        with recorded(call, self._calls.telemetry):
+        async with self._calls.begin("Tracking/GetSession", context) as call:
             return await self._router.get(request, call)
 
     async def ForkSession(  # noqa: N802
         self, request: tracking_pb2.SessionRequest, context: Context
     ) -> tracking_pb2.Session:
-        call = self._calls.begin("Tracking/ForkSession", context)
-        with recorded(call, self._calls.telemetry):
+        async with self._calls.begin("Tracking/ForkSession", context) as call:
             return await self._router.fork(request, call)
 
     async def DeleteSession(  # noqa: N802
         self, request: tracking_pb2.SessionRequest, context: Context
     ) -> tracking_pb2.DeleteSessionResponse:
-        call = self._calls.begin("Tracking/DeleteSession", context)
-        with recorded(call, self._calls.telemetry):
+        async with self._calls.begin("Tracking/DeleteSession", context) as call:
             return await self._router.delete(request, call)
 
-    async def _told(self, id: str, frame: tracking_pb2.Frame, call: Call) -> tracking_pb2.TrackResponse:
-        """A frame's answer, or why there is none: the stream goes on."""
+    async def _told(
+        self, id: str, request: tracking_pb2.TrackRequest, context: Context
+    ) -> tracking_pb2.TrackResponse:
+        """A frame's answer, or why there is none: the stream goes on, unless it is nobody's."""
+        opens = request.HasField("open")
         try:
-            request = tracking_pb2.AddFrameRequest(session=id, frame=frame)
-            return tracking_pb2.TrackResponse(frame=await self._router.add(request, call))
+            async with self._calls.begin("Tracking/Track", context) as call:
+                check_stream(opens=opens, opened=bool(id))
+                if opens:
+                    return tracking_pb2.TrackResponse(opened=await self._router.open(request.open, call))
+                asked = tracking_pb2.AddFrameRequest(session=id, frame=request.frame)
+                return tracking_pb2.TrackResponse(frame=await self._router.add(asked, call))
         except ServiceError as error:
-            call.failed(error)
-            return tracking_pb2.TrackResponse(error=frame_error(frame.frame, error))
+            if opens or not id or error.kind is Kind.UNAUTHENTICATED:
+                raise
+            return tracking_pb2.TrackResponse(error=frame_error(request.frame.frame, error))
 
 
 class Variants(variants_pb2_grpc.VariantsServicer):
@@ -190,11 +194,11 @@ class Variants(variants_pb2_grpc.VariantsServicer):
     async def ListVariants(  # noqa: N802
         self, request: variants_pb2.ListVariantsRequest, context: Context
     ) -> variants_pb2.ListVariantsResponse:
-        with recorded(self._calls.begin("Variants/ListVariants", context), self._calls.telemetry):
+        async with self._calls.begin("Variants/ListVariants", context):
             return variants_pb2.ListVariantsResponse(variants=self._router.variants())
 
     async def GetVariant(  # noqa: N802
         self, request: variants_pb2.GetVariantRequest, context: Context
     ) -> variants_pb2.Variant:
-        with recorded(self._calls.begin("Variants/GetVariant", context), self._calls.telemetry):
+        async with self._calls.begin("Variants/GetVariant", context):
             return self._router.variant(request.name)

@@ -85,8 +85,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install(app: FastAPI) -> None:
-    """Make `/openapi.json` whole: add the schemas that bodies and problems refer to."""
+def install(app: FastAPI, *, keyed: bool) -> None:
+    """Make `/openapi.json` whole: add the schemas that bodies and problems refer to, and what keys are."""
 
     def whole() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -112,7 +112,19 @@ def install(app: FastAPI) -> None:
             for operations in document["paths"].values():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+            if keyed:
+                _add_keys(document)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = whole  # type: ignore[method-assign]
+
+
+def _add_keys(document: dict[str, Any]) -> None:
+    """Say that the API needs a key, and what is answered without a good one."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    refusals = {str(status): told for status, told in problems(401, 403, 429).items()}
+    for path, operations in document["paths"].items():
+        for operation in operations.values() if path.startswith("/v1/") else ():
+            operation["security"] = [{"key": []}]
+            operation["responses"] = refusals | operation["responses"]

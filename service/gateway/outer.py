@@ -1,9 +1,9 @@
-"""What surrounds every HTTP request: its id, its deadline, its body's limit, its record."""
+"""What surrounds every HTTP request: its id, its key, its deadline, its body's limit, its record."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.config import GatewaySettings
 from service.errors import INTERNAL_DETAIL, Kind, ServiceError
+from service.gateway.admission import Admission
 from service.gateway.call import Call, recorded
 from service.gateway.problems import problem
 from service.rpc import take_request_id
@@ -23,10 +24,13 @@ _LOG = logging.getLogger(__name__)
 class Outer:
     """ASGI middleware; `scope["state"]["call"]` is the request's Call for everything inside."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry, admission: Admission
+    ) -> None:
         self._app = app
         self._settings = settings
         self._telemetry = telemetry
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,8 +41,8 @@ class Outer:
         request_id = take_request_id(headers.get("x-request-id"))
         call = Call(request_id, "http", target, asyncio.get_running_loop().time())
         scope.setdefault("state", {})["call"] = call
-        # Probes and scrapes are no requests of anyone's.
-        api = scope["path"].startswith("/v1/")
+        # Probes, scrapes and documents are no requests of anyone's.
+        api = _is_api(scope)
         with recorded(call, self._telemetry) if api else nullcontext():
             await self._answer(call, headers, scope, receive, send)
 
@@ -46,6 +50,9 @@ class Outer:
         reply = _Reply(call, send)
         try:
             check_origin(headers, self._settings.allowed_origins)
+            if _is_api(scope):
+                call.key = self._admission.key(headers.get("authorization"))
+                await reply.place.enter_async_context(self._admission.counted(call))
             call.deadline += deadline_ms(headers, self._settings) / 1000
             bounded = _bounded(headers, receive, self._settings.max_body_bytes)
             await self._app(scope, bounded, reply)
@@ -60,6 +67,8 @@ class Outer:
         except Exception:
             _LOG.exception("%s failed, request %s", call.target, call.request_id)
             await self._refuse(call, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL), scope, receive, reply)
+        finally:
+            await reply.place.aclose()
 
     async def _refuse(
         self, call: Call, error: ServiceError, scope: Scope, receive: Receive, reply: "_Reply"
@@ -69,11 +78,20 @@ class Outer:
             await problem(error, call.request_id)(scope, receive, reply)
 
 
+def _is_api(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.startswith("/v1/")
+
+
 class _Reply:
-    """Adds the request's id to the answer, and knows whether it has begun."""
+    """Adds the request's id to the answer, and knows whether it has begun.
+
+    The request's place is given back before its answer ends: whoever waited for it may ask again at once.
+    """
 
     def __init__(self, call: Call, send: Send) -> None:
         self.started = False
+        self.place = AsyncExitStack()
         self._call = call
         self._send = send
 
@@ -81,6 +99,8 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.started = True
             MutableHeaders(scope=message)["X-Request-Id"] = self._call.request_id
+        elif not message.get("more_body", False):
+            await self.place.aclose()
         await self._send(message)
 
 

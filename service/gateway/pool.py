@@ -9,6 +9,7 @@ from service.errors import Kind, ServiceError
 from service.gateway.call import Call
 from service.gateway.worker import Method, Request, Response, State, Worker
 from service.pb.efficientsam3.v1 import variants_pb2
+from service.tls import Trust
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,14 +22,16 @@ class Pool:
         variant: str,
         probe_interval_s: float,
         changed: Callable[[int], None],
+        trust: Trust | None = None,
         *,
         shared: bool = False,
     ) -> None:
-        """`changed` is told the number of ready workers whenever it may have changed.
+        """`changed` is told the number of ready workers whenever it may have changed. `trust`: of TLS.
 
         `shared`: kept images and sessions lie where every worker finds them.
         """
         self.variant = variant
+        self._trust = trust
         self._shared = shared
         self.workers: dict[str, Worker] = {}
         self._probe_interval_s = probe_interval_s
@@ -55,7 +58,9 @@ class Pool:
     def add(self, address: str) -> None:
         """Take the worker at `address` into the pool; it is used once it is ready."""
         if address not in self.workers:
-            self.workers[address] = Worker(self.variant, address, self._probe_interval_s, self._changed)
+            self.workers[address] = Worker(
+                self.variant, address, self._probe_interval_s, self._changed, self._trust
+            )
 
     async def remove(self, address: str) -> None:
         """Forget the worker at `address`; requests it has are cut off."""

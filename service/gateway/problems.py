@@ -33,6 +33,8 @@ def problem(error: ServiceError, request_id: str, headers: dict[str, str] | None
     if row.retryable:
         wait_s = _DEFAULT_RETRY_S if error.retry_after_s is None else error.retry_after_s
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
+    if error.kind is Kind.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
     content = described(error, request_id)
     return JSONResponse(content, row.http_status, headers=headers, media_type=MEDIA_TYPE)
 

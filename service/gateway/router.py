@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from service.config import GatewaySettings
+from service.config import ConfigurationError, GatewaySettings
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
 from service.gateway.pool import Pool
@@ -15,6 +15,7 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import variants_pb2
 from service.prompts import check, check_image_id, check_new_image, image_id
 from service.telemetry import Telemetry
+from service.tls import to_workers
 
 # What is known of a variant before a worker of it was ever ready.
 Describe = Callable[[str], variants_pb2.Variant]
@@ -26,10 +27,6 @@ _SET_WORKERS = (
 )
 
 
-class ConfigurationError(Exception):
-    """Settings contradict each other; the message names them."""
-
-
 class Router:
     """The configured variants and their workers. Build it inside the event loop."""
 
@@ -39,8 +36,9 @@ class Router:
         """Start watching the workers of `settings.workers`.
 
         `fetch` gets images by their address; None: addresses are refused. Raises ConfigurationError if
-        `settings.default_variant` is not among the workers' variants.
+        `settings.default_variant` is not among the workers' variants, and for what TLS to workers needs.
         """
+        trust = to_workers(settings)
         default = settings.default_variant or next(iter(settings.workers), "")
         if default and default not in settings.workers:
             served = _names(settings.workers) or f"none; {_SET_WORKERS}"
@@ -58,7 +56,7 @@ class Router:
             telemetry.declare_variant(variant)
             told = partial(_set_gauge, telemetry, variant)
             pool = self.pools[variant] = Pool(
-                variant, settings.probe_interval_s, told, shared=bool(settings.redis_url)
+                variant, settings.probe_interval_s, told, trust, shared=bool(settings.redis_url)
             )
             for address in addresses:
                 pool.add(address)
@@ -128,7 +126,8 @@ class Router:
         """The pool of the request's variant, whose name is written into the request and the call."""
         self.check_open()
         pool = self.pool(request.variant)
-        call.variant = request.variant = pool.variant
+        call.ask_for(pool.variant)
+        request.variant = pool.variant
         return pool
 
     def check_open(self) -> None:

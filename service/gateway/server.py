@@ -3,15 +3,19 @@
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvicorn
 from grpc_health.v1 import health, health_pb2
 
+from service import tls
 from service.config import GatewaySettings
 from service.gateway import grpc_api
+from service.gateway.admission import Admission
 from service.gateway.app import make_app
 from service.gateway.fetch import Fetcher
 from service.gateway.router import Describe, Fetch, Router
@@ -20,6 +24,7 @@ from service.gateway.video_router import VideoRouter
 from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
+from service.tls import Listener
 
 _BACKLOG = 2048
 
@@ -61,9 +66,17 @@ class _HttpServer(uvicorn.Server):
 class Gateway:
     """A gateway that is listening. Make one with `start`, inside the event loop; end it with `stop`."""
 
-    def __init__(self, settings: GatewaySettings, router: Router, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        router: Router,
+        telemetry: Telemetry,
+        admission: Admission,
+        listener: Listener | None,
+    ) -> None:
         self.router = router
         self.telemetry = telemetry
+        self._admission, self._listener = admission, listener
         self._settings = settings
         self._store = RedisStore(settings.redis_url) if settings.redis_url else None
         self._socket = _listen(settings.host, settings.http_port)
@@ -72,9 +85,10 @@ class Gateway:
         self._health = health.aio.HealthServicer()
         sessions = SessionRouter(router, settings, telemetry)
         videos = VideoRouter(router, sessions, settings, telemetry)
-        self._grpc = grpc_api.make_server(settings, router, (sessions, videos), telemetry, self._health)
+        tracking = sessions, videos
+        self._grpc = grpc_api.make_server(settings, router, tracking, telemetry, admission, self._health)
         config = uvicorn.Config(
-            make_app(settings, router, (sessions, videos), telemetry, self._store),
+            make_app(settings, router, tracking, telemetry, admission, self._store),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -84,6 +98,7 @@ class Gateway:
             # Messages are read one by one: an answered ping lies behind the frames that were sent before it.
             ws_ping_timeout=settings.max_deadline_ms / 1000,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            **_tls(listener),
         )
         self._http = _HttpServer(config)
 
@@ -91,16 +106,17 @@ class Gateway:
     async def start(
         cls, settings: GatewaySettings, describe: Describe, fetch: Fetch | None = None
     ) -> "Gateway":
-        """Listen and begin to admit. Raises ListenError, and what `Router` raises.
+        """Listen and begin to admit. Raises ListenError and ConfigurationError.
 
         `fetch` gets images by address, in the place of what the settings say.
         """
-        telemetry = Telemetry()
+        telemetry, admission = Telemetry(), Admission.of(settings)
+        listener = tls.of_gateway(settings)
         if fetch is None and settings.allow_image_urls:
             fetch = Fetcher(settings.max_body_bytes, settings.max_image_url_seconds)
         router = Router(settings, telemetry, describe, fetch)
         try:
-            gateway = cls(settings, router, telemetry)
+            gateway = cls(settings, router, telemetry, admission, listener)
             await gateway._open()
         except BaseException:
             await router.close()
@@ -110,7 +126,8 @@ class Gateway:
     @property
     def url(self) -> str:
         """Where HTTP listens."""
-        return f"http://{_bracketed(self._settings.host)}:{self.http_port}"
+        scheme = "https" if self._listener else "http"
+        return f"{scheme}://{_bracketed(self._settings.host)}:{self.http_port}"
 
     @property
     def grpc_address(self) -> str:
@@ -126,6 +143,7 @@ class Gateway:
         await asyncio.gather(self._grpc.stop(self._settings.drain_s), self._serving)
         hurrying.cancel()
         await self.router.close()
+        await self._admission.close()
         if self._store:
             await self._store.close()
 
@@ -137,7 +155,7 @@ class Gateway:
     async def _open(self) -> None:
         address = f"{_bracketed(self._settings.host)}:{self._settings.grpc_port}"
         try:
-            self.grpc_port = self._grpc.add_insecure_port(address)
+            self.grpc_port = tls.add_port(self._grpc, address, self._listener)
         except RuntimeError as error:
             self._socket.close()
             raise ListenError(f"cannot listen on {address} for gRPC: {error}") from error
@@ -145,6 +163,18 @@ class Gateway:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
+
+
+def _tls(listener: Listener | None) -> dict[str, Any]:
+    """What uvicorn calls it."""
+    if listener is None:
+        return {}
+    return {
+        "ssl_certfile": listener.certificate,
+        "ssl_keyfile": listener.key,
+        "ssl_ca_certs": listener.client_ca,
+        "ssl_cert_reqs": ssl.CERT_REQUIRED if listener.client_ca else ssl.CERT_NONE,
+    }
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -45,7 +45,8 @@ class SessionRouter:
         if not request.session:
             self._router.check_open()
             pool = self._router.pool(request.variant)
-            call.variant = request.variant = pool.variant
+            call.ask_for(pool.variant)
+            request.variant = pool.variant
             call.new_session = new_session_id(pool.variant)
             return pool
         if request.variant:
@@ -88,7 +89,7 @@ class SessionRouter:
         pool = self._router.pools.get(variant_of_session(session))
         if pool is None:
             raise ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {session!r}.")
-        call.variant = pool.variant
+        call.ask_for(pool.variant)
         return pool
 
 

@@ -20,8 +20,9 @@ from service.pb.efficientsam3.v1 import (
     variants_pb2,
     variants_pb2_grpc,
 )
-from service.rpc import OWNER_KEY, REQUEST_ID_KEY, SESSION_KEY, from_rpc_error
+from service.rpc import OWNER_KEY, REQUEST_ID_KEY, SESSION_KEY, SESSIONS_KEY, from_rpc_error
 from service.rpc_server import SEGMENTATION
+from service.tls import Trust, open_channel
 
 if TYPE_CHECKING:
     from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationAsyncStub
@@ -59,7 +60,12 @@ class Worker:
     """
 
     def __init__(
-        self, variant: str, address: str, probe_interval_s: float, changed: Callable[[], None]
+        self,
+        variant: str,
+        address: str,
+        probe_interval_s: float,
+        changed: Callable[[], None],
+        trust: Trust | None = None,
     ) -> None:
         self.address = address
         self.state = State.UNREACHABLE
@@ -72,7 +78,7 @@ class Worker:
         self._variant = variant
         self._probe_interval_s = probe_interval_s
         self._changed = changed
-        self._channel = grpc.aio.insecure_channel(address, options=_channel_options(probe_interval_s))
+        self._channel = open_channel(address, _channel_options(probe_interval_s), trust)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self.segmentation: SegmentationAsyncStub = segmentation_pb2_grpc.SegmentationStub(self._channel)
         self.tracking: TrackingAsyncStub = tracking_pb2_grpc.TrackingStub(self._channel)
@@ -210,10 +216,12 @@ class Worker:
 
 def _terms(call: Call) -> dict[str, Any]:
     """The deadline and the metadata that a worker is asked with."""
+    sessions = call.key.sessions if call.key else None
     metadata = (
         (REQUEST_ID_KEY, call.request_id),
         (OWNER_KEY, call.owner),
         (SESSION_KEY, call.new_session),
+        (SESSIONS_KEY, str(sessions or "")),
     )
     return {"timeout": call.deadline - asyncio.get_running_loop().time(), "metadata": metadata}
 

@@ -15,7 +15,7 @@ from prometheus_client import start_http_server
 
 from model_store import artifact as artifacts
 from model_store.artifact import Artifact, ArtifactError
-from service.config import WorkerSettings
+from service.config import ConfigurationError, WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc_server import SERVICES, make_server
 from service.sessions.image_store import ImageStore, MemoryImages
@@ -23,6 +23,7 @@ from service.sessions.redis_images import RedisImages
 from service.sessions.redis_sessions import RedisSessions
 from service.sessions.session_store import MemorySessions, SessionStore
 from service.telemetry import WorkerTelemetry
+from service.tls import add_port, of_worker
 from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
 from service.worker.cores import on_cores
@@ -146,8 +147,10 @@ class Worker:
         await worker._say(_NOT_SERVING)
         worker._tell(telemetry, settings.metrics_listen)
         try:
-            worker.port = server.add_insecure_port(settings.listen)
+            worker.port = add_port(server, settings.listen, of_worker(settings))
             await server.start()
+        except ConfigurationError as error:
+            raise StartError(str(error)) from error
         except RuntimeError as error:
             raise StartError(f"cannot listen on {settings.listen}: {error}") from error
         return worker

@@ -58,11 +58,17 @@ class Sessions:
         self._coming: Counter[Key] = Counter()
 
     async def open(
-        self, owner: str, id: str, ttl_s: float, frames_total: int | None, options: pb.TrackOptions
+        self,
+        owner: str,
+        id: str,
+        ttl_s: float,
+        frames_total: int | None,
+        options: pb.TrackOptions,
+        most: int,
     ) -> Session:
-        """A new session; `id` is chosen by the gateway, or empty."""
+        """A new session; `id` is chosen by the gateway, or empty. `most`: how many its owner may have."""
         id = id or new_id(self._origin.variant)
-        await self._store.admit(owner, id, self._limits.max_sessions)
+        await self._store.admit(owner, id, most)
         state = State(self._origin, options, frames_total)
         try:
             claim = await self._store.create(owner, id, ttl_s, {HEAD: head_of(state), BASE: head_of(state)})
@@ -129,10 +135,10 @@ class Sessions:
             if not self._coming[key]:
                 del self._coming[key]
 
-    async def fork(self, owner: str, id: str, other: str) -> Session:
-        """A new session that goes on from where this one stands; its id `other` is chosen as in `open`."""
+    async def fork(self, owner: str, id: str, other: str, most: int) -> Session:
+        """A new session that goes on from where this one stands; `other` is its id, as in `open`."""
         other = other or new_id(self._origin.variant)
-        await self._store.admit(owner, other, self._limits.max_sessions)
+        await self._store.admit(owner, other, most)
         stored = await self._store.fork(owner, id, other)
         return self._read(owner, other, Claim(0, ""), stored)
 

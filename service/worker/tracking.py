@@ -11,7 +11,7 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2_grpc
 from service.prompts import check_frame, check_open, check_session_id, check_stream, check_video
-from service.rpc import frame_error, owner_of, session_of
+from service.rpc import frame_error, owner_of, session_of, sessions_of
 from service.sessions.image_store import ImageStore
 from service.worker.hot_sessions import Session
 from service.worker.lane import Lane, Ticket, Urgency
@@ -47,7 +47,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             opens = request.HasField("open")
             check_stream(opens=opens, opened=bool(id))
             if opens:
-                session = await self._open(request.open, owner, session_of(context))
+                session = await self._open(request.open, context)
                 id = session.id
                 yield pb.TrackResponse(opened=described(session, self._variant))
             else:
@@ -63,7 +63,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         with await asyncio.to_thread(open_video, request.video, self._settings) as video:
             if not request.open.session and not request.open.HasField("frames_total") and video.frames:
                 request.open.frames_total = video.frames
-            session = await self._open(request.open, owner, session_of(context))
+            session = await self._open(request.open, context)
             yield pb.TrackResponse(opened=described(session, self._variant))
             async for frame in frames_of(video, request):
                 try:
@@ -80,7 +80,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             raise ServiceError(
                 Kind.INVALID_ARGUMENT, "session: a known session needs no opening; send frames."
             )
-        session = await self._open(request, owner_of(context), session_of(context))
+        session = await self._open(request, context)
         return described(session, self._variant)
 
     async def AddFrame(self, request: pb.AddFrameRequest, context: Any) -> pb.FrameAnswer:  # noqa: N802
@@ -96,7 +96,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
     async def ForkSession(self, request: pb.SessionRequest, context: Any) -> pb.Session:  # noqa: N802
         """Another session with the same past."""
         check_session_id(request.session)
-        fork = await self._sessions.fork(owner_of(context), request.session, session_of(context))
+        most = sessions_of(context, self._settings.max_sessions)
+        fork = await self._sessions.fork(owner_of(context), request.session, session_of(context), most)
         return described(fork, self._variant)
 
     async def DeleteSession(  # noqa: N802
@@ -108,7 +109,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             raise ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {request.session!r}.")
         return pb.DeleteSessionResponse()
 
-    async def _open(self, request: pb.OpenSessionRequest, owner: str, id: str) -> Session:
+    async def _open(self, request: pb.OpenSessionRequest, context: Any) -> Session:
+        owner, most = owner_of(context), sessions_of(context, self._settings.max_sessions)
         check_open(request, self._settings)
         if request.session:
             check_session_id(request.session)
@@ -117,7 +119,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         self._tracker.check()
         ttl_s = request.ttl_s or self._settings.session_ttl_s
         total = request.frames_total if request.HasField("frames_total") else None
-        return await self._sessions.open(owner, id, ttl_s, total, request.options)
+        return await self._sessions.open(owner, session_of(context), ttl_s, total, request.options, most)
 
     async def _told(self, owner: str, id: str, frame: pb.Frame) -> pb.TrackResponse:
         """A frame's answer, or why there is none."""

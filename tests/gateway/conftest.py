@@ -16,6 +16,7 @@ from service.gateway.server import Gateway
 from service.pb.efficientsam3.v1 import variants_pb2
 from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationStub
 from tests.gateway.fake_worker import FakeWorker
+from tests.keys import KeysFile
 
 T = TypeVar("T")
 
@@ -99,6 +100,12 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     house = House(tmp_path_factory.mktemp("h"))
     yield house
     house.close()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeysFile:
+    """A file with two keys that have no limits."""
+    return KeysFile(tmp_path / "keys.toml", alice={}, bob={})
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import grpc
 import httpx
 import pytest
 
+from service.config import ConfigurationError
 from service.errors import Kind, ServiceError
-from service.gateway.router import ConfigurationError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc import from_rpc_error
 from tests.gateway.conftest import House

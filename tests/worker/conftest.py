@@ -199,7 +199,7 @@ def start(artifact: Artifact, tmp_path: Path) -> Start:
         # worked on one by one.
         without = {"drain_s": 5.0, "embedding_cache_bytes": 0, "feature_cache_bytes": 0, "concurrency": 1}
         worker = await Worker.listen(
-            served, engine, WorkerSettings(listen=address, **{**without, **settings})
+            served, engine, WorkerSettings(**{"listen": address, **without, **settings})
         )
         if warm:
             await worker.warm()

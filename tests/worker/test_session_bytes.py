@@ -68,7 +68,7 @@ def test_an_object_takes_what_its_sizes_say(
 async def _follow(url: str, memory: Memory) -> None:
     """Keep numbers of the memory's sizes in a session, frame by frame."""
     sessions = Sessions(RedisSessions(url), Origin("demo", "digest"), WorkerSettings(hot_session_bytes=0))
-    session = await sessions.open("", "", 60, None, pb.TrackOptions())
+    session = await sessions.open("", "", 60, None, pb.TrackOptions(), 1)
     tokens, pointer = half(np.ones((memory.tokens, memory.width))), half(np.ones(memory.pointer_width))
     for index in range(FRAMES):
 

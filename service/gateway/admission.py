@@ -1,0 +1,92 @@
+"""Who may send requests, and how many: the keys of clients, and what each has used of its limits."""
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from service.config import GatewaySettings
+from service.errors import Kind, ServiceError
+from service.gateway.call import Call
+from service.gateway.keys import Key, Keys
+from service.sessions.quota_store import MemoryQuotas, QuotaStore, ResortingQuotas
+from service.sessions.redis_quotas import RedisQuotas
+
+_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+# Nobody knows when a request that is under way ends.
+_PLACE_RETRY_S = 1.0
+
+
+class Admission:
+    """The gateway's doorkeeper. Without keys everybody may send as many requests as they like."""
+
+    def __init__(self, keys: Keys | None, quotas: QuotaStore) -> None:
+        self._keys, self._quotas = keys, quotas
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> "Admission":
+        """As the settings say. Raises ConfigurationError for a file of keys that cannot be."""
+        keys = Keys(settings.keys_file) if settings.keys_file else None
+        quotas: QuotaStore = MemoryQuotas()
+        if keys and settings.redis_url:
+            quotas = ResortingQuotas(RedisQuotas(settings.redis_url), quotas)
+        return cls(keys, quotas)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether requests need a key."""
+        return self._keys is not None
+
+    def key(self, authorization: str | None) -> Key | None:
+        """The key of a request with this `Authorization`; None where no keys are set.
+
+        Raises ServiceError UNAUTHENTICATED.
+        """
+        if self._keys is None:
+            return None
+        if authorization is None:
+            raise _unauthenticated('A key is needed: send it as "Authorization: Bearer KEY".')
+        found = _BEARER.fullmatch(authorization.strip())
+        if found is None:
+            raise _unauthenticated('Authorization is not of the form "Bearer KEY".')
+        if (key := self._keys.find(found[1])) is None:
+            raise _unauthenticated("The key is not known here.")
+        return key
+
+    @asynccontextmanager
+    async def counted(self, call: Call) -> AsyncIterator[None]:
+        """Count the call among those of its key. Raises ServiceError QUOTA_EXCEEDED."""
+        key = call.key
+        if key is not None and key.requests_per_s is not None:
+            await self._spend(key, key.requests_per_s)
+        if key is None or key.concurrent is None:
+            yield
+            return
+        id = uuid.uuid4().hex
+        try:
+            if not await self._quotas.enter(key.name, id, key.concurrent):
+                detail = f"Key {key.name} has {key.concurrent:,} requests under way, which is its limit."
+                raise ServiceError(Kind.QUOTA_EXCEEDED, detail, retry_after_s=_PLACE_RETRY_S)
+            yield
+        finally:
+            await self._quotas.leave(key.name, id)
+
+    async def close(self) -> None:
+        await self._quotas.close()
+
+    async def _spend(self, key: Key, per_s: float) -> None:
+        # At least one, or nothing would ever be admitted.
+        burst = key.burst or max(1, int(per_s))
+        wait_s = await self._quotas.spend(key.name, per_s, burst)
+        if wait_s:
+            detail = f"Key {key.name} may send {per_s:g} requests per second, and {burst:,} at once."
+            raise ServiceError(Kind.QUOTA_EXCEEDED, detail, retry_after_s=wait_s)
+
+
+def bearer(key: str) -> str:
+    """What `Authorization` would be, of a client that cannot set it."""
+    return f"Bearer {key}"
+
+
+def _unauthenticated(detail: str) -> ServiceError:
+    return ServiceError(Kind.UNAUTHENTICATED, detail)
