@@ -33,6 +33,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Entries = Annotated[int, Field(ge=1, le=MAX_ENTRIES)]
 
 _ADDRESS = re.compile(r"unix:/[^\0]+|([^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
+# Before the host and port of workers that share a name, as those of a headless service of Kubernetes do.
+DNS = "dns:"
 _REDIS = ("redis://", "rediss://", "unix://")
 
 
@@ -43,10 +45,21 @@ def _address(value: str) -> str:
     return value
 
 
-def _metrics_address(value: str) -> str:
-    if value and (value.startswith("unix:") or not _ADDRESS.fullmatch(value)):
+def _worker_address(value: str) -> str:
+    if value.startswith(DNS):
+        _host_and_port(value.removeprefix(DNS))
+        return value
+    return _address(value)
+
+
+def _host_and_port(value: str) -> str:
+    if value.startswith("unix:") or not _ADDRESS.fullmatch(value):
         raise PydanticCustomError("address", "{value} is not host:port", {"value": repr(value)})
     return value
+
+
+def _optional_host_and_port(value: str) -> str:
+    return _host_and_port(value) if value else value
 
 
 def _redis_url(value: str) -> str:
@@ -57,6 +70,8 @@ def _redis_url(value: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
+# A worker's, or a name that stands for those of several.
+WorkerAddress = Annotated[str, AfterValidator(_worker_address)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 # In the environment an empty one is none.
 File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
@@ -129,7 +144,7 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """PEM file of that certificate's key."""
     listen_client_ca: File = None
     """PEM file of the authorities of gateways' certificates; where it is set, others are refused."""
-    metrics_listen: Annotated[str, AfterValidator(_metrics_address)] = ""
+    metrics_listen: Annotated[str, AfterValidator(_optional_host_and_port)] = ""
     """Where the worker's metrics are told over HTTP, `host:port`; empty: nowhere."""
     engine: EngineName = "auto"
     """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where installed, else onnxruntime."""
@@ -198,8 +213,13 @@ class GatewaySettings(Limits, RedisSettings, KeySettings):
     """PEM file of that certificate's key."""
     tls_client_ca: File = None
     """PEM file of the authorities of clients' certificates; where it is set, others are refused."""
-    workers: dict[str, list[Address]] = Field(default_factory=dict)
-    """Addresses of the workers by variant: `{"es-ev-m-mc-s0": ["10.0.0.5:50061", "unix:/run/a.sock"]}`."""
+    workers: dict[str, list[WorkerAddress]] = Field(default_factory=dict)
+    """Addresses of the workers by variant: `{"es-ev-m-mc-s0": ["10.0.0.5:50061", "unix:/run/a.sock"]}`.
+    `dns:host:port` stands for every address that the name has, now and later."""
+    workers_file: File = None
+    """JSON file with more of them. It is read again when it changes: variants and workers come and go."""
+    discovery_interval_s: PositiveFloat = 5.0
+    """How often names are looked up again, and the file is looked at."""
     workers_ca: File = None
     """PEM file of the authorities of workers' certificates; none: no TLS. Unix sockets have none anyway."""
     workers_certificate: File = None
@@ -209,7 +229,7 @@ class GatewaySettings(Limits, RedisSettings, KeySettings):
     workers_server_name: str = ""
     """The name that workers' certificates have; empty: the host of each one's address."""
     default_variant: str = ""
-    """The variant of requests that name none; empty: the first of `workers`."""
+    """The variant of requests that name none; empty: the first of `workers`, then of the file."""
     default_deadline_ms: PositiveInt = 60_000
     """Deadline of a request that brings none."""
     max_deadline_ms: PositiveInt = 600_000

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
@@ -34,6 +34,7 @@ class Pool:
         self._trust = trust
         self._shared = shared
         self.workers: dict[str, Worker] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._probe_interval_s = probe_interval_s
         self._tell = changed
         self._some_ready = asyncio.Event()
@@ -62,11 +63,15 @@ class Pool:
                 self.variant, address, self._probe_interval_s, self._changed, self._trust
             )
 
-    async def remove(self, address: str) -> None:
-        """Forget the worker at `address`; requests it has are cut off."""
-        if worker := self.workers.pop(address, None):
-            await worker.close()
-            self._changed()
+    def place(self, addresses: Collection[str]) -> None:
+        """Have workers at these addresses and no others. One that goes finishes what it has."""
+        for address in addresses:
+            self.add(address)
+        for address in [each for each in self.workers if each not in addresses]:
+            leaving = asyncio.create_task(self.workers.pop(address).leave())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        self._changed()
 
     async def wait_ready(self) -> None:
         """Return when a worker is ready."""
@@ -74,8 +79,12 @@ class Pool:
             await self._some_ready.wait()
 
     async def close(self) -> None:
-        for address in list(self.workers):
-            await self.remove(address)
+        """Cut off what they have."""
+        workers, self.workers = list(self.workers.values()), {}
+        for leaving in self._leaving:
+            leaving.cancel()
+        await asyncio.gather(*self._leaving, *(worker.close() for worker in workers), return_exceptions=True)
+        self._changed()
 
     async def ask(
         self, method: Method[Request, Response], request: Request, call: Call, kept: str = ""

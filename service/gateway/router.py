@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from service.config import ConfigurationError, GatewaySettings
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
+from service.gateway.discovery import Discovery, Workers
 from service.gateway.pool import Pool
 from service.gateway.worker import Worker
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
@@ -33,36 +34,52 @@ class Router:
     def __init__(
         self, settings: GatewaySettings, telemetry: Telemetry, describe: Describe, fetch: Fetch | None = None
     ) -> None:
-        """Start watching the workers of `settings.workers`.
+        """Start watching the workers that the settings name.
 
         `fetch` gets images by their address; None: addresses are refused. Raises ConfigurationError if
-        `settings.default_variant` is not among the workers' variants, and for what TLS to workers needs.
+        `settings.default_variant` is not among the workers' variants, for a `workers_file` that cannot be,
+        and for what TLS to workers needs.
         """
-        trust = to_workers(settings)
-        default = settings.default_variant or next(iter(settings.workers), "")
-        if default and default not in settings.workers:
-            served = _names(settings.workers) or f"none; {_SET_WORKERS}"
-            raise ConfigurationError(
-                f"default_variant is {default!r}, which is not among those served: {served}"
-            )
-        self.default = default
         self.draining = False
         self.pools: dict[str, Pool] = {}
+        # Of variants that are configured no more.
+        self._former: list[Pool] = []
+        self._trust = to_workers(settings)
         self._settings = settings
         self._telemetry = telemetry
         self._describe = describe
         self._fetch = fetch
-        for variant, addresses in settings.workers.items():
-            telemetry.declare_variant(variant)
-            told = partial(_set_gauge, telemetry, variant)
-            pool = self.pools[variant] = Pool(
-                variant, settings.probe_interval_s, told, trust, shared=bool(settings.redis_url)
-            )
-            for address in addresses:
-                pool.add(address)
+        discovery = Discovery(settings, self.place)
+        _check_default(settings.default_variant, discovery.named)
+        self.place(discovery.known())
+        self._looking = asyncio.create_task(discovery.run())
+
+    @property
+    def default(self) -> str:
+        """The variant of requests that name none; empty while there is none."""
+        return self._settings.default_variant or next(iter(self.pools), "")
+
+    def place(self, workers: Workers) -> None:
+        """Have these variants and workers, and no others. What goes finishes what it has."""
+        for variant, addresses in workers.items():
+            if variant not in self.pools:
+                self.pools[variant] = self._pool_of(variant)
+            self.pools[variant].place(addresses)
+        for variant in self.pools.keys() - workers.keys():
+            former = self.pools.pop(variant)
+            former.place(())
+            self._former.append(former)
+
+    def _pool_of(self, variant: str) -> Pool:
+        self._telemetry.declare_variant(variant)
+        told = partial(_set_gauge, self._telemetry, variant)
+        shared = bool(self._settings.redis_url)
+        return Pool(variant, self._settings.probe_interval_s, told, self._trust, shared=shared)
 
     async def close(self) -> None:
-        await asyncio.gather(*(pool.close() for pool in self.pools.values()))
+        self._looking.cancel()
+        await asyncio.gather(self._looking, return_exceptions=True)
+        await asyncio.gather(*(pool.close() for pool in (*self.pools.values(), *self._former)))
 
     def pool(self, variant: str) -> Pool:
         """The workers of `variant`; empty means the default. Raises ServiceError VARIANT_NOT_FOUND."""
@@ -190,9 +207,15 @@ async def _forgotten(worker: Worker, request: pb.DeleteImageRequest, call: Call)
     return True
 
 
+def _check_default(default: str, workers: Workers) -> None:
+    if default and default not in workers:
+        served = _names(workers) or f"none; {_SET_WORKERS}"
+        raise ConfigurationError(f"default_variant is {default!r}, which is not among those served: {served}")
+
+
 def _set_gauge(telemetry: Telemetry, variant: str, ready: int) -> None:
     telemetry.workers_ready.labels(variant).set(ready)
 
 
-def _names(variants: dict[str, Pool] | dict[str, list[str]]) -> str:
+def _names(variants: Iterable[str]) -> str:
     return ", ".join(variants)

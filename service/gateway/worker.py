@@ -75,6 +75,8 @@ class Worker:
         self.info: variants_pb2.Variant | None = None
         self.standing = Standing()
         self._calls: set[grpc.aio.Call] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._variant = variant
         self._probe_interval_s = probe_interval_s
         self._changed = changed
@@ -126,6 +128,7 @@ class Worker:
         """Count the call among the worker's, and raise what it fails with as `ask` says."""
         life = self.life
         self._calls.add(asked)
+        self._idle.clear()
         try:
             yield
             self.standing.answered()
@@ -145,6 +148,15 @@ class Worker:
             raise ServiceError(Kind.UNAVAILABLE, "The worker does not answer any more.") from None
         finally:
             self._calls.remove(asked)
+            if not self._calls:
+                self._idle.set()
+
+    async def leave(self) -> None:
+        """Close once it has answered what it has."""
+        try:
+            await self._idle.wait()
+        finally:
+            await self.close()
 
     async def close(self) -> None:
         self._watch.cancel()

@@ -201,9 +201,9 @@ def test_workers_may_come_and_go_while_it_runs(house: House) -> None:
     house.open(first)
     house.wait_ready()
     pool = house.gateway.router.pool("demo")
-    house.tell(lambda: pool.add(second.address))
+    house.tell(lambda: pool.place([first.address, second.address]))
     house.wait_ready(workers=2)
-    house.run(pool.remove(first.address))
+    house.tell(lambda: pool.place([second.address]))
     house.wait_ready(workers=1)
     assert house.http.post("/v1/segment", json=BODY).status_code == 200
     assert (len(first.asked), len(second.asked)) == (0, 1)

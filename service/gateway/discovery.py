@@ -1,0 +1,117 @@
+"""Which workers there are: by the settings, by a file that may change, by names that are looked up."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from service.config import DNS, ConfigurationError, GatewaySettings, WorkerAddress
+
+_LOG = logging.getLogger(__name__)
+
+# Addresses by variant.
+Workers = Mapping[str, Sequence[str]]
+
+_FILE = TypeAdapter(dict[str, list[WorkerAddress]])
+
+
+class Discovery:
+    """Tells which addresses there are workers at, as often as it changes. Used from one event loop."""
+
+    def __init__(self, settings: GatewaySettings, tell: Callable[[Workers], None]) -> None:
+        """`tell` gets all of them. Raises ConfigurationError for a `workers_file` that cannot be."""
+        self._settings, self._tell = settings, tell
+        self._file = settings.workers_file
+        self._state = _state(self._file) if self._file else None
+        self._in_file = _read(self._file) if self._file else {}
+        # What names stood for when they were looked up last.
+        self._found: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def named(self) -> dict[str, list[str]]:
+        """Addresses as they are written, by variant: those of the settings, and those of the file."""
+        named = {variant: list(addresses) for variant, addresses in self._settings.workers.items()}
+        for variant, addresses in self._in_file.items():
+            named.setdefault(variant, []).extend(addresses)
+        return named
+
+    async def run(self) -> None:
+        """Look again and again, for as long as anything may change."""
+        while self._file or any(each.startswith(DNS) for named in self.named.values() for each in named):
+            try:
+                self._read_again()
+                await self._look_up()
+                self._tell(self.known())
+            except Exception:
+                _LOG.exception("looking for workers failed")
+            await asyncio.sleep(self._settings.discovery_interval_s)
+
+    def known(self) -> dict[str, list[str]]:
+        """Addresses that can be called, by variant."""
+        return {
+            variant: list(dict.fromkeys(call for each in addresses for call in self._calls(each)))
+            for variant, addresses in self.named.items()
+        }
+
+    def _calls(self, address: str) -> Sequence[str]:
+        return self._found.get(address, ()) if address.startswith(DNS) else (address,)
+
+    async def _look_up(self) -> None:
+        names = {each for addresses in self.named.values() for each in addresses if each.startswith(DNS)}
+        for name in names:
+            host, _, port = name.removeprefix(DNS).rpartition(":")
+            if (found := await _addresses(host, int(port))) is None:
+                # Better those of before than none.
+                continue
+            if found != self._found.get(name):
+                _LOG.info("%s stands for %s", name, ", ".join(found) or "no address")
+            self._found[name] = found
+
+    def _read_again(self) -> None:
+        if self._file is None or (state := _state(self._file)) == self._state:
+            return
+        self._state = state
+        try:
+            self._in_file = _read(self._file)
+        except ConfigurationError as error:
+            _LOG.error("%s. The workers stay as they were", error)
+        else:
+            _LOG.info("workers_file %s was read again: %s", self._file, ", ".join(self._in_file) or "none")
+
+
+async def _addresses(host: str, port: int) -> tuple[str, ...] | None:
+    """What the name stands for; None where nobody can say just now."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            return ()
+        _LOG.warning("looking up %s failed: %s", host, error.strerror)
+        return None
+    ordered = sorted({str(place[0]) for *_, place in found})
+    return tuple(f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in ordered)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes when the file does. A mounted map of Kubernetes is a link that is exchanged."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    try:
+        return _FILE.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"workers_file {path}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(
+            f"workers_file {path}{', ' if place else ''}{place}: {first['msg']}"
+        ) from None
