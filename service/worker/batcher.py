@@ -87,11 +87,14 @@ class Batcher:
 
     def _work(self) -> None:
         with on_cores(self._cores):
-            while batch := self._next():
-                self._answer(batch)
+            while first := self._first():
+                self._answer(first)
 
-    def _answer(self, batch: Sequence[_Call]) -> None:
+    def _answer(self, first: _Call) -> None:
+        """Run the call, and those that join it. Whatever fails, the thread goes on."""
+        batch = [first]
         try:
+            batch = self._joined(first)
             answers = self._answers(batch)
         except BaseException as error:
             for call in batch:
@@ -100,31 +103,29 @@ class Batcher:
             for call, outputs in zip(batch, answers, strict=True):
                 call.answer.set_result((outputs, len(batch) > 1))
 
-    def _next(self) -> list[_Call]:
-        """The calls to run as one; none when it is closed."""
+    def _first(self) -> _Call | None:
+        """The call that has waited longest; None when it is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._calls or self._closed)
-            if not self._calls:
-                return []
-            batch = self._joining(self._calls.popleft())
-            for call in batch[1:]:
-                self._calls.remove(call)
-            return batch
+            return self._calls.popleft() if self._calls else None
 
-    def _joining(self, first: _Call) -> list[_Call]:
-        merger = self._mergers.get(first.graph)
+    def _joined(self, first: _Call) -> list[_Call]:
+        """The call, and those behind it that run with it, which wait no more."""
         batch = [first]
+        merger = self._mergers.get(first.graph)
         if not self._max_rows or merger is None:
             return batch
-        rows, size = merger.rows(first.inputs), first.nbytes
-        likeness = merger.likeness(first.inputs)
-        for call in self._calls:
-            if call.graph != first.graph or merger.likeness(call.inputs) != likeness:
-                continue
-            rows, size = rows + merger.rows(call.inputs), size + call.nbytes
-            if rows > self._max_rows or size > _MOST_BYTES:
-                break
-            batch.append(call)
+        rows, size, likeness = merger.rows(first.inputs), first.nbytes, merger.likeness(first.inputs)
+        with self._changed:
+            for call in self._calls:
+                if call.graph != first.graph or merger.likeness(call.inputs) != likeness:
+                    continue
+                rows, size = rows + merger.rows(call.inputs), size + call.nbytes
+                if rows > self._max_rows or size > _MOST_BYTES:
+                    break
+                batch.append(call)
+            for call in batch[1:]:
+                self._calls.remove(call)
         return batch
 
     def _answers(self, batch: Sequence[_Call]) -> list[Arrays]:

@@ -154,8 +154,9 @@ def test_what_fails_fails_for_all_that_were_in_it_and_the_next_is_computed(
     watched = Watched(engine)
     watched.free.set()
     batcher = Batcher(watched, loaded.manifest.graphs, batching="dynamic", max_rows=8)
-    with pytest.raises(KeyError):
-        batcher.run("no graph", {})
+    for graph in ("no graph", "text_encoder"):
+        with pytest.raises(KeyError):
+            batcher.run(graph, {})
     assert batcher.run("text_encoder", _inputs(loaded, "text_encoder", 0))
     batcher.close()
     with pytest.raises(RuntimeError, match="closed"):

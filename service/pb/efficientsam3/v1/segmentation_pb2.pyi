@@ -446,7 +446,9 @@ class SegmentResponse(_message.Message):
 
     @_builtins.property
     def timings_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Milliseconds by stage: `queue`, `decode`, a name per graph, `masks`, `total` (all of the worker's)."""
+        """Milliseconds by stage: `queue`, `decode`, a name per graph (what it waits for the engine included), `masks`,
+        `total` (all of the worker's).
+        """
 
     def __init__(
         self,
