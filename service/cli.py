@@ -65,7 +65,7 @@ def serve(
         precision=precision,
         threads=threads,
     )
-    configure_logging()
+    configure_logging(settings)
     chosen = list(dict.fromkeys(variants or [registry.EMBEDDED]))
     for variant in chosen:
         if cli_variants.manifest_of(settings.store, variant).synthetic:
@@ -83,7 +83,7 @@ def gateway(host: Host = None, http_port: HttpPort = None, grpc_port: GrpcPort =
     from service.telemetry import configure_logging
 
     settings = settings_of(GatewaySettings, host=host, http_port=http_port, grpc_port=grpc_port)
-    configure_logging()
+    configure_logging(settings)
     asyncio.run(server.run(settings, describe, _say))
 
 
@@ -109,7 +109,7 @@ def worker(
     settings = settings_of(
         WorkerSettings, listen=listen, store=store, engine=engine, precision=precision, threads=threads
     )
-    configure_logging()
+    configure_logging(settings)
     try:
         asyncio.run(server.run_worker(settings, variant, parent_fd))
     except server.StartError as error:

@@ -110,6 +110,15 @@ class Limits(_Settings):
     """The largest `max_segments` a request may ask for."""
 
 
+class LogSettings(_Settings):
+    """What a process says on standard error."""
+
+    log_format: Literal["text", "json"] = "text"
+    """`json`: a line of JSON per record, with the facts of a request each under its own name."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Records below it are not written."""
+
+
 class StoreSettings(_Settings):
     """Where artefacts are kept on disk."""
 
@@ -133,7 +142,7 @@ class KeySettings(_Settings):
     """File of the clients' keys, as `efficientsam3 keys new` writes it; none: whoever reaches the gateway."""
 
 
-class WorkerSettings(Limits, StoreSettings, RedisSettings):
+class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings):
     """One worker process: one artefact, one listener."""
 
     listen: Address = "127.0.0.1:50061"
@@ -199,7 +208,7 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings):
     """How long a stopping worker goes on with the requests it has."""
 
 
-class GatewaySettings(Limits, RedisSettings, KeySettings):
+class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings):
     """The gateway: its listeners, its variants, its patience."""
 
     host: str = "127.0.0.1"

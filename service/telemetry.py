@@ -1,10 +1,12 @@
 """Every metric, declared once, and the one place that configures logging."""
 
+import json
 import logging
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import (
@@ -18,6 +20,11 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from service.config import LogSettings
+
+# Under this name `extra` has what a record's message says, each fact by itself: strings and numbers.
+FACTS = "facts"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -220,11 +227,28 @@ def _describe_process(registry: CollectorRegistry) -> None:
     GCCollector(registry=registry)
 
 
-def configure_logging(level: str = "INFO") -> None:
-    """Send everything of level `level` and above to standard error, a line per record."""
+class _Json(logging.Formatter):
+    """A record as a line of JSON, with its `facts`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FACTS, {}),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told, ensure_ascii=False)
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Send records to standard error, a line for each, as the settings say."""
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    handler.setFormatter(_Json() if settings.log_format == "json" else text)
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # They repeat what our own lines and answers say.
     for name in ("uvicorn.error", "httpx", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)

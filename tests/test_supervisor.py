@@ -1,5 +1,6 @@
 """Worker processes that die, stop and lose their supervisor. The processes are real, the workers fakes."""
 
+import json
 import signal
 import threading
 import time
@@ -40,6 +41,20 @@ def test_a_worker_that_is_killed_is_started_again(start: Start) -> None:
     assert httpx.post(f"{served.url}/v1/segment", json=BODY, timeout=60).status_code == 200
     (restarted,) = served.workers()
     assert restarted.pid != killed.pid
+
+
+def test_the_log_is_of_json_where_that_is_asked_for(start: Start) -> None:
+    served = start("1", "demo", EFFICIENTSAM3_LOG_FORMAT="json")
+    served.wait_for("demo is ready")
+    headers = {"X-Request-Id": "mine"}
+    assert httpx.post(f"{served.url}/v1/segment", json=BODY, headers=headers, timeout=60).is_success
+    served.wait_for('"mine"')
+    lines = [json.loads(line) for line in served.log.read_text().splitlines() if line.startswith("{")]
+    (told,) = [line for line in lines if line.get("request_id") == "mine"]
+    assert told["logger"] == "service.request" and told["level"] == "INFO" and told["time"].endswith("+00:00")
+    assert (told["target"], told["variant"], told["kind"]) == ("POST /v1/segment", "demo", "ok")
+    assert told["ms"] > 0 and "request_id=mine" in told["message"] and "YQ==" not in served.log.read_text()
+    assert any("is ready" in line["message"] for line in lines)
 
 
 def test_a_worker_that_cannot_start_is_tried_less_and_less(start: Start) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from service.errors import Kind, ServiceError
 from service.gateway.keys import Key
-from service.telemetry import Telemetry
+from service.telemetry import FACTS, Telemetry
 
 _LOG = logging.getLogger("service.request")
 
@@ -72,12 +72,13 @@ def recorded(call: Call, telemetry: Telemetry) -> Iterator[None]:
     finally:
         seconds = time.perf_counter() - call.started
         telemetry.record_request(call.variant, call.transport, call.kind, seconds)
-        _LOG.info(
-            "request_id=%s key=%s target=%r variant=%s kind=%s ms=%.1f",
-            call.request_id,
-            call.owner or "-",
-            call.target,
-            call.variant or "-",
-            call.kind,
-            seconds * 1000,
-        )
+        facts = {
+            "request_id": call.request_id,
+            "key": call.owner,
+            "target": call.target,
+            "variant": call.variant,
+            "kind": call.kind,
+            "ms": round(seconds * 1000, 1),
+        }
+        said = "request_id=%s key=%s target=%r variant=%s kind=%s ms=%.1f"
+        _LOG.info(said, *("-" if fact == "" else fact for fact in facts.values()), extra={FACTS: facts})

@@ -68,8 +68,8 @@ def command(variant: str, address: str, parent_fd: int) -> Sequence[str]:
 
 
 def main(per_variant: int, variants: list[str]) -> None:
-    configure_logging()
     settings = ServeSettings(http_port=0, grpc_port=0, probe_interval_s=0.05)
+    configure_logging(settings)
     say = lambda line: print(line, flush=True)  # noqa: E731
     asyncio.run(serve(settings, variants, per_variant, command, describe, say))
 
