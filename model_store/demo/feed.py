@@ -40,7 +40,10 @@ class Feed(Dataset[dict[str, Any]]):
 
     def _pictures(self, step: int, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
         """`tasks.sample` stacked, and what every thing is called: `names` (N, THINGS), rows of `phrases`."""
-        made = [scenes.scene(self._world, seed, augment=True) for seed in self._seeds(step, plan.PICTURES)]
+        made = [
+            scenes.scene(self._world, seed, side=pick(plan.SCENE_SIDES, generator), augment=True)
+            for seed in self._seeds(step, plan.PICTURES)
+        ]
         samples = [tasks.sample(one, self._world.vocabulary, self._words, generator) for one in made]
         arrays = {name: np.stack([each[name] for each in samples]) for name in samples[0]}
         own = [[self._own(thing) for thing in one.things[: tasks.THINGS]] for one in made]
@@ -98,7 +101,7 @@ class Feed(Dataset[dict[str, Any]]):
             for clip in made
         ]
         return {
-            "pixels": np.stack([clip.pixels for clip in made]),
+            "pixels": np.stack([[tasks.stretched(frame) for frame in clip.pixels] for clip in made]),
             "masks": np.array(masks, np.uint8),
             "boxes": np.stack([[tasks.box_of(mask) for mask in clip.masks[0]] for clip in made]),
         }

@@ -27,11 +27,12 @@ Batch = dict[str, Tensor]
 # Deviation of the prompt decoder's finer maps at the start.
 _FINER = 0.1
 # Learning rates by the beginning of a parameter's name, as shares of the common one; the first that fits. The
-# interactive neck learns slowly, or clicks are never looked at: it would first learn to show every object, in
-# any case. What is behind it is new when crops are done, and faster is worse for trunk and text.
+# interactive neck learns slowly at first, or clicks are never looked at: it would learn to show every object,
+# in any case. What is behind it is new when crops are done, and faster is worse for trunk and text.
+SLOW = 0.1
 PACES = {
-    "student.interactive_neck.": 0.1,
-    "student.objects.decoder.conv_s": 0.1,
+    "student.interactive_neck.": SLOW,
+    "student.objects.decoder.conv_s": SLOW,
     "student.objects.": 2.0,
     "student.memory.": 2.0,
 }

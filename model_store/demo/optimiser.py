@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from model_store.demo.learner import PACES, Learner
+from model_store.demo.learner import PACES, SLOW, Learner
 
 _WEIGHT_DECAY = 0.02
 
@@ -30,13 +30,13 @@ class Optimiser:
             "muon": torch.optim.Muon(_groups(flat), adjust_lr_fn="match_rms_adamw"),
         }
 
-    def step(self, rate: float) -> None:
-        """One step at this learning rate."""
+    def step(self, rate: float, neck: float) -> None:
+        """One step at this learning rate; `neck` is the pace of what is `SLOW` at first."""
         for kernel, view in self._kernels:
             view.grad = None if kernel.grad is None else kernel.grad.flatten(1)
         for part in self._parts.values():
             for group in part.param_groups:
-                group["lr"] = rate * group["pace"]
+                group["lr"] = rate * (neck if group["pace"] == SLOW else group["pace"])
             part.step()
 
     def state_dict(self) -> dict[str, Any]:

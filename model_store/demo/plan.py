@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from model_store.demo.learner import SLOW
+
 Kind = Literal["crops", "pictures", "clips"]
 
 
@@ -21,6 +23,9 @@ class Phase:
     # Learning rate at its begin and at its end, with a cosine in between.
     rate: float
     last_rate: float
+    # Pace of the interactive neck, see `learner.SLOW`; and what the masks' losses weigh.
+    neck: float = SLOW
+    masks: float = 1.0
     # Extra weight of an object's cells in the mask losses at the begin; 0 from half of the phase on.
     extra: float = 0.0
 
@@ -30,6 +35,7 @@ PLAN = (
     Phase(name="pictures", steps=1200, crops=0.10, rate=6e-4, last_rate=5e-4, extra=10.0),
     Phase(name="tail", steps=1265, crops=0.05, clips=0.25, rate=5e-4, last_rate=0.0),
     Phase(name="last", steps=2800, crops=0.04, clips=0.5, rate=5e-4, last_rate=0.0),
+    Phase(name="finer", steps=2000, crops=0.03, clips=0.28, rate=6e-4, last_rate=0.0, neck=1.0, masks=2.0),
 )
 WARM_UP = 200
 
@@ -38,6 +44,8 @@ CROPS, PICTURES = 64, 8
 CROP_SIDES = (64, 64, 96, 128)
 # Phrases that a crop's name is told apart from; objects of a picture that are prompted; rows with masks.
 PHRASES, OBJECTS, MASK_ROWS = 160, 4, 7
+# Pixels of scenes before they are made as large as the student wants them.
+SCENE_SIDES = (256, 320)
 # Per process; frames of a clip, things that are followed in it, and how many moments lie between two frames.
 CLIPS, CLIP_FRAMES, FOLLOWED = 2, 8, 3
 PACES = (1, 1, 2, 3)

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.demo.scenes import Scene, Thing
-from model_store.demo.student import Words
+from model_store.demo.student import Words, sizes
 from model_store.demo.vocabulary import Vocabulary, pick
 from model_store.networks.geometry import PADDING
 
-# Side of the true masks: twice that of the mask logits.
+# Side of the true masks.
 MASK_SIDE = 128
 # Objects kept of a scene, concepts asked of it, and exemplar boxes of one concept.
 THINGS, ROWS, EXEMPLARS = 12, 3, 3
@@ -38,13 +39,13 @@ def sample(scene: Scene, vocabulary: Vocabulary, words: Words, generator: Genera
     """The scene and the concepts asked of it, padded to fixed sizes.
 
     Returns:
-        `pixels` (S, S, 3) uint8; `masks` (THINGS, MASK_SIDE, MASK_SIDE) uint8 0 or 1; `boxes` (THINGS, 4)
+        `pixels` (S, S, 3) uint8, S the student's side; `masks` (THINGS, MASK_SIDE, MASK_SIDE) uint8 0 or 1; `boxes` (THINGS, 4)
         float32 xyxy in 0..1; `real` (THINGS,) bool; `tokens` (ROWS, T) int32; `wanted` (ROWS, THINGS) bool;
         `exemplar_boxes` (ROWS, EXEMPLARS, 4) float32, `exemplar_labels` (ROWS, EXEMPLARS) int32.
     """
     things = scene.things[:THINGS]
     rows = [_row(things, vocabulary, generator) for _ in range(ROWS)]
-    arrays = {"pixels": scene.pixels, **_things(things)}
+    arrays = {"pixels": stretched(scene.pixels), **_things(things)}
     boxes = arrays["boxes"]
     exemplars = np.zeros((ROWS, EXEMPLARS, 4), np.float32)
     labels = np.full((ROWS, EXEMPLARS), PADDING, np.int32)
@@ -75,10 +76,16 @@ def _things(things: Sequence[Thing]) -> Arrays:
 
 
 def shrunk(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
-    """(side, side): the share of each cell that is the mask's. Its side is a multiple of `side`."""
-    step = mask.shape[0] // side
-    small: NDArray[np.float32] = mask.reshape(side, step, side, step).mean((1, 3), dtype=np.float32)
+    """(side, side): the share of each cell that is the mask's."""
+    small: NDArray[Any] = cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     return small
+
+
+def stretched(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (s, s, 3) no larger than the student's, made as large."""
+    side = sizes().image_size
+    large: NDArray[Any] = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_LINEAR)
+    return large
 
 
 def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -122,7 +122,7 @@ class Training:
         self.place.average(self.learner)
         norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), _CLIP)
         if torch.isfinite(norm):
-            self._optimiser.step(plan.rate_at(self.step))
+            self._optimiser.step(plan.rate_at(self.step), plan.phase_at(self.step)[0].neck)
         self._remember()
         self.step += 1
         return {name: float(value.detach()) for name, value in parts.items()} | {"norm": float(norm)}
@@ -144,7 +144,8 @@ class Training:
         embedding = self.learner.student.image(batch["pixels"])
         concept, masks = self.learner.concepts(embedding, batch, extra, plan.MASK_ROWS)
         objects = clicks.step(self.learner, self.learner.interactive(embedding), batch, plan.OBJECTS, extra)
-        return {"concept": concept, "masks": masks, "objects": objects}
+        weight = plan.phase_at(self.step)[0].masks
+        return {"concept": concept, "masks": weight * masks, "objects": weight * objects}
 
     def _settle(self, pixels: Tensor) -> None:
         with torch.no_grad():
