@@ -101,7 +101,7 @@ def segment(
 
     from service.client import Client
 
-    with Client(server, timeout_s=timeout_s) as client:
+    with Client(server, timeout_s=timeout_s, patience_s=0) as client:
         answer = client.segment(
             image,
             asked if threshold is None else [{"score_threshold": threshold, **each} for each in asked],

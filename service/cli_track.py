@@ -14,8 +14,7 @@ from service.cli_prompts import Prompt
 from service.cli_segment import Boxes, Masks, NotPoints, Points, Server, Texts, Timeout, Variant
 
 if TYPE_CHECKING:
-    from service.client import Answer
-    from service.client_sessions import Frame, Session
+    from service.client import Answer, Frame, Session
     from service.video import Video
 
 File = Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")]

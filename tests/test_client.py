@@ -68,7 +68,7 @@ def test_it_raises_the_servers_errors(url: str) -> None:
 
 
 def test_where_nothing_answers_it_is_unavailable() -> None:
-    with Client("http://127.0.0.1:1") as client, pytest.raises(ServiceError) as error:
+    with Client("http://127.0.0.1:1", patience_s=0) as client, pytest.raises(ServiceError) as error:
         client.variants()
     assert error.value.kind is Kind.UNAVAILABLE
     assert "http://127.0.0.1:1" in error.value.detail

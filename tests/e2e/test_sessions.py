@@ -18,8 +18,7 @@ from PIL import Image
 from websockets import ConnectionClosed, InvalidStatus, Origin
 from websockets.sync.client import connect
 
-from service.client import Client
-from service.client_sessions import Session
+from service.client import Client, Session
 from service.errors import ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
