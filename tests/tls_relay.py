@@ -9,7 +9,7 @@ CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
 
 class TlsRelay:
-    """Listens on loopback with TLS and passes bytes to and from a port. Use it as an asynchronous context manager."""
+    """Listens on loopback with TLS and passes bytes to and from a port, while its context lasts."""
 
     def __init__(self, target: int) -> None:
         self._target = target

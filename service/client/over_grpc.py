@@ -35,7 +35,6 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # By default gRPC waits up to two minutes before it looks for a lost server again; patience is ours.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Clients of the same address would share a connection, and its failures.
     ("grpc.use_local_subchannel_pool", 1),

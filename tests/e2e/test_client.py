@@ -1,8 +1,13 @@
 """The client against a student that is served: streams, whole videos, drawings, TLS and keys."""
 
 import asyncio
+import io
 import json
 import logging
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +18,7 @@ from typing import Any
 
 import grpc
 import pytest
-from PIL import ImageChops
+from PIL import Image, ImageChops
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
@@ -24,10 +29,12 @@ from service.errors import Kind, ServiceError
 from service.overlay import draw
 from service.video import Writer
 from tests.pictures import encoded, moving_square
+from tests.place import Place
 from tests.relay import Relay
 from tests.serving import Serving, free_ports
 from tests.tls_relay import CERTIFICATE, TlsRelay
 
+REPOSITORY = Path(__file__).parents[2]
 FRAMES = 12
 CLICK = {"points": [{"x": 30, "y": 30}]}
 BOX = {"frame": 4, "box": [20, 10, 60, 40]}
@@ -177,33 +184,54 @@ def test_a_lost_answer_leaves_nothing_behind(lasting: Serving, way: str) -> None
         assert client.variants()
 
 
-def test_both_ways_draw_the_same(small: Serving) -> None:
+def test_both_ways_draw_the_same(place: Place) -> None:
+    place.deployment.complete()
+    image, prompts = place.frames[0]
     drawn = []
     for way in ("http", "grpc"):
         for mask_format in ("png", "rle", "polygon"):
-            with Client(small.address(way)) as client:
-                frame = client.open_session(mask_format=mask_format).add(*SENT[0])
-            (tracked,) = frame.objects
-            assert tracked.visible and tracked.mask_array().sum() == tracked.area_px > 0
-            drawn.append(draw(SENT[0][0], frame, [CLICK]))
-    assert drawn[0].size == (90, 60)
+            with Client(place.deployment.addresses_over(way)[0]) as client:
+                frame = client.open_session(mask_format=mask_format).add(image, prompts)
+            assert all(each.mask_array().sum() == each.area_px > 0 for each in frame.objects if each.visible)
+            drawn.append(draw(image, frame, prompts))
+    assert drawn[0].size == (frame.width_px, frame.height_px)
+    assert ImageChops.difference(drawn[0], Image.open(io.BytesIO(image)).convert("RGB")).getbbox()
     assert not any(ImageChops.difference(drawn[0], other).getbbox() for other in drawn[1:])
 
 
-def test_it_speaks_tls(small: Serving, way: str) -> None:
+def test_it_speaks_tls(place: Place, way: str) -> None:
+    place.deployment.complete()
+
     async def ask() -> None:
-        async with TlsRelay(small.http_port if way == "http" else small.grpc_port) as relay:
+        async with TlsRelay(place.deployment.ports[way][0]) as relay:
             address = f"{way}s://127.0.0.1:{relay.port}"
             async with AsyncClient(address, ca=CERTIFICATE) as client:
                 session = await client.open_session()
-                frames = [frame async for frame in session.stream(SENT)]
-                assert len(frames) == FRAMES
+                assert [frame.index async for frame in session.stream(place.frames[:5])] == list(range(5))
             async with AsyncClient(address, patience_s=0) as client:
                 with pytest.raises(ServiceError) as unknown:
                     await client.variants()
                 assert unknown.value.kind is Kind.UNAVAILABLE
 
     asyncio.run(ask())
+
+
+def test_the_readmes_examples_run(place: Place, tmp_path: Path) -> None:
+    place.deployment.complete()
+    (tmp_path / "model_store").symlink_to(REPOSITORY / "model_store")
+    examples = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(examples) == 2
+    for code in examples:
+        for way, documented in (("http", "http://localhost:8080"), ("grpc", "grpc://localhost:8081")):
+            code = code.replace(documented, place.deployment.addresses_over(way)[0])
+        assert "localhost" not in code
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            check=True,
+        )
+    assert (tmp_path / "overlay.png").stat().st_size
 
 
 # What a session's state is, where only the key is looked at.
@@ -269,4 +297,6 @@ def test_its_key_goes_to_the_server_and_nowhere_else(caplog: pytest.LogCaptureFi
         ("ListVariants", SEEN),
         ("TrackVideo", SEEN),
     ]
-    assert "secret-key" not in caplog.text
+    # The listener's own log is not the client's.
+    logged = [each.getMessage() for each in caplog.records if not each.name.startswith("websockets.server")]
+    assert logged and "secret-key" not in " ".join(logged)
