@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 from service.client.answers import Frame, frame_of
-from service.client.patience import Patience, patiently, was_refused
+from service.client.patience import Patience, may_pass, patiently, was_refused
 from service.client.sessions import AsyncSession
 from service.client.transport import Json, Transport
 from service.errors import Kind, ServiceError
@@ -76,7 +76,8 @@ async def begun(
         answers = transport.track_video(video, {**going_on, "prompts": list(prompts)})
         return answers, await anext(answers)
 
-    answers, opened = await patiently(ask, patience_s, was_refused)
+    # A session that is there may be asked again.
+    answers, opened = await patiently(ask, patience_s, may_pass if session else was_refused)
     if session is None:
         id = opened["session"]
         state = {"session": id, "variant": variant_of_session(id), "next_frame": 0, "revision": 0}
