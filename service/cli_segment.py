@@ -57,7 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the server's answer 
 Format = Annotated[
     MaskFormat | None, typer.Option(metavar="FORMAT", help="Masks in the JSON: rle, png, polygon or none.")
 ]
-Server = Annotated[str, typer.Option(metavar="URL", help="The server.")]
+Server = Annotated[str, typer.Option(metavar="URL", help="The server, http:// or grpc://.")]
 Timeout = Annotated[float, typer.Option(metavar="S", min=0.001, max=600, help="Seconds to wait.")]
 
 
@@ -101,7 +101,7 @@ def segment(
 
     from service.client import Client
 
-    with Client(server, timeout_s=timeout_s) as client:
+    with Client(server, timeout_s=timeout_s, patience_s=0) as client:
         answer = client.segment(
             image,
             asked if threshold is None else [{"score_threshold": threshold, **each} for each in asked],

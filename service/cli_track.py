@@ -14,8 +14,7 @@ from service.cli_prompts import Prompt
 from service.cli_segment import Boxes, Masks, NotPoints, Points, Server, Texts, Timeout, Variant
 
 if TYPE_CHECKING:
-    from service.client import Answer
-    from service.client_sessions import Frame, Session
+    from service.client import Session
     from service.video import Video
 
 File = Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")]
@@ -91,16 +90,4 @@ def _follow(
             if out:
                 if writer is None:
                     writer = stack.enter_context(Writer(out, frames.rate, picture.size))
-                writer.add(draw(image, _as_answer(answer, session.variant), asked if not index else ()))
-
-
-def _as_answer(frame: "Frame", variant: str) -> "Answer":
-    """The frame as `overlay.draw` takes it: a colour for each object, whether it is seen or not."""
-    from service.client import Answer, Segment
-
-    results: list[tuple[Segment, ...]] = []
-    for each in frame.objects:
-        label = each.label or f"object {each.id}"
-        box = each.box_xyxy
-        results.append((Segment(each.score, box, each.area_px, label, each.mask),) if box else ())
-    return Answer(variant, "", frame.width_px, frame.height_px, tuple(results), frame.timings_ms, frame.raw)
+                writer.add(draw(image, answer, asked if not index else ()))

@@ -84,7 +84,7 @@ async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceErr
 
 def from_rpc_error(error: grpc.RpcError) -> ServiceError:
     """The ServiceError that the other side meant, or the nearest to a status that gRPC itself made."""
-    return _told(error) or _guessed(error)
+    return told(error) or _guessed(error)
 
 
 def frame_error(frame: int, error: ServiceError) -> tracking_pb2.FrameError:
@@ -207,7 +207,7 @@ def _to_proto(error: ServiceError) -> status_pb2.Status:
     return status_pb2.Status(code=error.row.grpc_code.value[0], message=message, details=[packed])
 
 
-def _told(error: grpc.RpcError) -> ServiceError | None:
+def told(error: grpc.RpcError) -> ServiceError | None:
     """What ErrorInfo of our domain says, or None."""
     if not isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
         return None

@@ -110,12 +110,17 @@ class Deployment:
             )
             for http, other in zip(ports[::2], ports[1::2], strict=True)
         ]
-        self.ports = ports[::2]
+        # Of the gateways, by how they are spoken to.
+        self.ports = {"http": ports[::2], "grpc": ports[1::2]}
 
     @property
     def urls(self) -> list[str]:
         """Of the gateways, over HTTP."""
-        return [f"http://127.0.0.1:{port}" for port in self.ports]
+        return self.addresses_over("http")
+
+    def addresses_over(self, way: str) -> list[str]:
+        """Of the gateways, over "http" or "grpc"."""
+        return [f"{way}://127.0.0.1:{port}" for port in self.ports[way]]
 
     def __enter__(self) -> "Deployment":
         self.complete()

@@ -11,10 +11,10 @@ _CHUNK = 65536
 class Relay:
     """Listens on loopback and passes bytes to and from one of several ports. Use it as a context manager."""
 
-    def __init__(self, ports: list[int]) -> None:
+    def __init__(self, ports: list[int], way: str = "http") -> None:
         self._ports = list(ports)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{way}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         # Bytes of answers that are let through before everything is cut; None: all.

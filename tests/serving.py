@@ -53,6 +53,10 @@ class Serving:
         self.variant = artefact.name
         self.client = httpx.Client(base_url=self.url, timeout=300)
 
+    def address(self, way: str) -> str:
+        """The gateway's, over "http" or "grpc"."""
+        return self.url if way == "http" else f"grpc://127.0.0.1:{self.grpc_port}"
+
     def __enter__(self) -> "Serving":
         self.wait_until_ready()
         return self

@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 import model_store
 from model_store.demo.evaluate import iou
 from model_store.demo.tasks import box_of
-from service.client_sessions import Frame, Session
+from service.client import Frame, Session
 from service.video import Video, as_png
 
 SAMPLES = Path(model_store.__file__).parent / "samples"

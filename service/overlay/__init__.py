@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from service.client import Answer, Prompt, Segment
+from service.client import Answer, Frame, Prompt, Segment
 from service.overlay import marks, masks
 from service.overlay.colours import Colour, colour_of
 from service.overlay.files import displayed
@@ -44,14 +44,17 @@ class _Scale:
         )
 
 
-def draw(picture: bytes, answer: Answer, prompts: Sequence[Prompt] = ()) -> Image.Image:
+def draw(picture: bytes, answer: Answer | Frame, prompts: Sequence[Prompt] = ()) -> Image.Image:
     """The picture as displayed, (height, width) RGB, with every segment's mask, box, label and score.
 
-    Masks must be PNG (`mask_format="png"`) or absent. `prompts`: those of the request, drawn where given:
-    points and exemplars with their sign, boxes dashed, a PNG mask's contour dashed. One prompt: a colour
-    per segment; several: a colour per prompt. Of an object's several masks the first is filled and the
-    others are outlined. Raises OSError if `picture` or a mask cannot be read.
+    Masks as PNG (`mask_format="png"`) need nothing more, other formats the extra `client`. `prompts`: those
+    of the request, drawn where given: points and exemplars with their sign, boxes dashed, a PNG mask's
+    contour dashed. One prompt: a colour per segment; several: a colour per prompt; of a frame: per object.
+    Of an object's several masks the first is filled and the others are outlined. Raises OSError if
+    `picture` or a mask cannot be read.
     """
+    if isinstance(answer, Frame):
+        answer = _as_answer(answer)
     canvas = displayed(picture).convert("RGB")
     scale = _Scale.of(canvas.size)
     painted = list(_painted(answer, prompts))
@@ -70,6 +73,17 @@ def draw(picture: bytes, answer: Answer, prompts: Sequence[Prompt] = ()) -> Imag
     for each in painted:
         labels.write(each.segment, f"prompt {each.prompt + 1}", each.colour)
     return canvas
+
+
+def _as_answer(frame: Frame) -> Answer:
+    """Each object is a result, whether it is seen or not: it keeps its colour."""
+    results = tuple(
+        (Segment(each.score, each.box_xyxy, each.area_px, each.label or f"object {each.id}", each.mask),)
+        if each.box_xyxy
+        else ()
+        for each in frame.objects
+    )
+    return Answer("", "", frame.width_px, frame.height_px, results, frame.timings_ms, frame.raw)
 
 
 def _painted(answer: Answer, prompts: Sequence[Prompt]) -> Iterator[_Painted]:
@@ -101,7 +115,9 @@ def _mark(
     canvas: Image.Image, prompt: Mapping[str, Any], colour: Colour, scale: _Scale, labels: Labels
 ) -> None:
     """Draw one prompt; labels keep off its points."""
-    if shape := masks.shape_of(prompt.get("mask"), canvas.size, 2 * scale.line_px):
+    mask = prompt.get("mask")
+    is_png = mask is not None and mask.get("format") == "png"
+    if is_png and (shape := masks.shape_of(mask, canvas.size, 2 * scale.line_px)):
         masks.dash(canvas, shape, colour, scale.line_px)
     if box := prompt.get("box"):
         marks.dashed_box(canvas, box, colour, scale.line_px)

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from service.client.masks import array
 from service.overlay.colours import WHITE, Colour
 from service.overlay.files import displayed
 
@@ -24,21 +25,26 @@ class Shape:
 
 
 def shape_of(mask: Mapping[str, Any] | None, size: tuple[int, int], margin_px: int) -> Shape | None:
-    """The shape of a mask of the API over a picture of `size` (width, height).
+    """The shape of an answer's mask over a picture of `size` (width, height).
 
-    None where there is nothing to paint: no mask, another format than PNG, no foreground. Raises OSError if
-    the PNG cannot be read.
+    None where there is nothing to paint: no mask, no foreground. Raises OSError if a PNG cannot be read.
     """
-    if not mask or mask["format"] != "png":
+    if not mask:
         return None
-    opened = displayed(base64.b64decode(mask["png"]), ("PNG",))
-    whole = opened.convert("L").crop((0, 0, *size)).point(_binary)
+    whole = _grey(mask).crop((0, 0, *size)).point(_binary)
     bounds = whole.getbbox()
     if bounds is None:
         return None
     corner = (max(0, bounds[0] - margin_px), max(0, bounds[1] - margin_px))
     end = (min(size[0], bounds[2] + margin_px), min(size[1], bounds[3] + margin_px))
     return Shape(whole.crop((*corner, *end)), corner)
+
+
+def _grey(mask: Mapping[str, Any]) -> Image.Image:
+    """8-bit grey. Of a PNG without arrays, which not every installation has."""
+    if mask["format"] == "png":
+        return displayed(base64.b64decode(mask["png"]), ("PNG",)).convert("L")
+    return Image.fromarray(array(mask)).convert("L")
 
 
 def fill(canvas: Image.Image, shape: Shape, colour: Colour) -> None:

@@ -50,3 +50,9 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         seen = [each for answer in place.undisturbed for each in answer["objects"] if each["visible"]]
         assert {each["label"] for each in seen} == {"", TEXT}
         yield place
+
+
+@pytest.fixture(params=["http", "grpc"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How a client speaks to the service."""
+    return str(request.param)

@@ -43,17 +43,17 @@ class Loss:
         self._redis.lose(self._size + TORN)
 
 
-def test_the_worker_writes_again_what_was_lost(weak: Place) -> None:
+def test_the_worker_writes_again_what_was_lost(weak: Place, way: str) -> None:
     undisturbed, loss = weak.undisturbed, Loss(weak)
     after = {NOTED: loss.note, LOST: loss.happen, KILLED: weak.deployment.kill_workers}
-    with Client(weak.deployment.urls[0]) as client:
+    with Client(weak.deployment.addresses_over(way)[0]) as client:
         # After the worker was killed everything comes from the store, which is whole again.
         assert followed(client.open_session(), weak.frames, after) == undisturbed
 
 
-def test_a_session_whose_worker_is_gone_as_well_says_that_it_was_rolled_back(weak: Place) -> None:
+def test_a_session_whose_worker_is_gone_as_well_says_that_it_was_rolled_back(weak: Place, way: str) -> None:
     undisturbed, loss = weak.undisturbed, Loss(weak)
-    with Client(weak.deployment.urls[0]) as client:
+    with Client(weak.deployment.addresses_over(way)[0]) as client:
         session = client.open_session()
         found = followed(session, weak.frames[: LOST + 1], {NOTED: loss.note})
         weak.deployment.kill_workers()
@@ -72,9 +72,9 @@ def test_a_session_whose_worker_is_gone_as_well_says_that_it_was_rolled_back(wea
         assert found[:kept] + followed(session, weak.frames[kept:]) == undisturbed
 
 
-def test_a_lost_correction_is_noticed(weak: Place) -> None:
+def test_a_lost_correction_is_noticed(weak: Place, way: str) -> None:
     loss, hidden = Loss(weak), [{"remove": {"object": 1}}]
-    with Client(weak.deployment.urls[0]) as client:
+    with Client(weak.deployment.addresses_over(way)[0]) as client:
         session = client.open_session()
         followed(session, weak.frames[:LOST])
         loss.note()

@@ -20,7 +20,7 @@ from tests.tracked_clip import FRAMES, TEXT, clip, followed, likeness, pictures
 FULL_SIZE = "es-ev-s-perceiver"
 
 
-def test_workers_are_killed(place: Place) -> None:
+def test_workers_are_killed(place: Place, way: str) -> None:
     deployment = place.deployment
     deployment.complete()
     after = {
@@ -31,26 +31,28 @@ def test_workers_are_killed(place: Place) -> None:
         14: deployment.complete,
         17: lambda: deployment.busiest().kill(),
     }
-    assert place.disturbed(deployment.urls[0], after) == place.undisturbed
+    assert place.disturbed(deployment.addresses_over(way)[0], after) == place.undisturbed
 
 
-def test_the_stream_is_cut_in_the_middle_of_an_answer_and_goes_on_at_the_other_gateway(place: Place) -> None:
+def test_the_stream_is_cut_in_the_middle_of_an_answer_and_goes_on_at_the_other_gateway(
+    place: Place, way: str
+) -> None:
     place.deployment.complete()
-    with Relay(place.deployment.ports) as relay:
+    with Relay(place.deployment.ports[way], way) as relay:
         after = {frame: lambda: relay.cut(after_bytes=100) for frame in (5, 11, 17)}
         assert place.disturbed(relay.url, after) == place.undisturbed
         assert relay.cuts == 3
 
 
-def test_redis_is_killed(place: Place) -> None:
+def test_redis_is_killed(place: Place, way: str) -> None:
     place.deployment.complete()
     after = {5: place.restart_redis, 17: place.restart_redis}
-    assert place.disturbed(place.deployment.urls[0], after) == place.undisturbed
+    assert place.disturbed(place.deployment.addresses_over(way)[0], after) == place.undisturbed
 
 
-def test_the_session_is_forked(place: Place) -> None:
+def test_the_session_is_forked(place: Place, way: str) -> None:
     place.deployment.complete()
-    with Client(place.deployment.urls[0]) as client:
+    with Client(place.deployment.addresses_over(way)[0]) as client:
         session = client.open_session()
         first = followed(session, place.frames[:12])
         for each in (session.fork(), session):
@@ -64,7 +66,7 @@ def test_a_full_size_student_is_moved(tmp_path: Path) -> None:
     settings = {"workers": 1, "engine": "openvino", "precision": "f32"}
     with (
         placed(tmp_path, tmp_path / "store" / FULL_SIZE, clip(8), **settings) as place,
-        Relay(place.deployment.ports) as relay,
+        Relay(place.deployment.ports["http"]) as relay,
     ):
         after = {
             1: place.deployment.kill_workers,
@@ -86,7 +88,7 @@ def test_a_stream_whose_answers_take_long_stays_open(place: Place) -> None:
             worker.kill()
         threading.Timer(45, deployment.start).start()
 
-    with Relay(deployment.ports) as relay, Client(relay.url) as client:
+    with Relay(deployment.ports["http"]) as relay, Client(relay.url) as client:
         session = client.open_session()
         before = relay.connections
         answers = followed(session, place.frames, {5: lose_all_workers_for_a_while})

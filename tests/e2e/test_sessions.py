@@ -18,8 +18,7 @@ from PIL import Image
 from websockets import ConnectionClosed, InvalidStatus, Origin
 from websockets.sync.client import connect
 
-from service.client import Client
-from service.client_sessions import Session
+from service.client import Client, Session
 from service.errors import ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
@@ -147,9 +146,9 @@ def test_the_last_frames_are_the_same_after_redis_was_killed(lasting: Serving, r
     assert followed(lasting, {3: kill, 6: kill}) == undisturbed
 
 
-def test_the_client_goes_on_by_itself(lasting: Serving, redis: RedisServer) -> None:
+def test_the_client_goes_on_by_itself(lasting: Serving, redis: RedisServer, way: str) -> None:
     undisturbed = followed(lasting)
-    with Client(lasting.url) as client:
+    with Client(lasting.address(way)) as client:
         session, found = client.open_session(ttl_s=100), []
         for index in range(FRAMES):
             if index == 2:
@@ -173,14 +172,15 @@ def test_the_client_goes_on_by_itself(lasting: Serving, redis: RedisServer) -> N
             session.state()
 
 
-def test_a_frame_of_a_stream_is_refused_and_the_session_goes_on(small: Serving) -> None:
+def test_a_frame_of_a_stream_is_refused_and_the_session_goes_on(small: Serving, way: str) -> None:
     expected = followed(small)
     frames = [(picture(index), [] if index else [CLICK, BOX]) for index in range(FRAMES)]
-    unknown = [{"remove": {"object": 9}}]
-    with Client(small.url) as client:
+    unknown, misspelt = [{"remove": {"object": 9}}], [{"txt": "dog"}]
+    with Client(small.address(way)) as client:
         session, found = client.open_session(), []
         for image, prompts, kind in (
             (picture(2), unknown, "invalid_argument"),
+            (picture(2), misspelt, "invalid_argument"),
             (b"no image", [], "unsupported_image"),
             (bytes(33 * 2**20), [], "payload_too_large"),
         ):

@@ -51,6 +51,10 @@ class Served:
     def url(self) -> str:
         return self.wait_for(r"HTTP (http://\S+),")[1]
 
+    @property
+    def grpc_url(self) -> str:
+        return f"grpc://{self.wait_for(r'gRPC ([^ ]+[0-9])')[1]}"
+
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
         return [child for child in children if "tests.gateway.fake_worker" in child.cmdline()]

@@ -1,0 +1,85 @@
+"""Whole videos: the server decodes the file, and answers frame by frame."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from service.client.answers import Frame, frame_of
+from service.client.patience import Patience, may_pass, patiently, was_refused
+from service.client.sessions import AsyncSession
+from service.client.transport import Json, Transport
+from service.errors import Kind, ServiceError
+from service.prompts import variant_of_session
+
+# What `POST /v1/videos/track` takes as a prompt, e.g. {"frame": 12, "box": [10, 20, 90, 80]}.
+VideoPrompt = Mapping[str, Any]
+
+
+class AsyncVideo:
+    """A video that is tracked. Iterate over it, once, for its frames' answers as they are done.
+
+    What may pass is tried again while the client's patience lasts, from the frame that is missed. `session`
+    stays on the server: its `next_frame` is the first without an answer.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        video: bytes,
+        prompts: Sequence[VideoPrompt],
+        session: AsyncSession,
+        answers: AsyncGenerator[Json, None],
+        patience_s: float,
+    ) -> None:
+        """Made by `begun`. `answers` are those that come behind the one that names the session."""
+        self._transport, self._video, self._prompts = transport, video, list(prompts)
+        self._answers, self._patience_s = answers, patience_s
+        self.session = session
+
+    async def __aiter__(self) -> AsyncGenerator[Frame, None]:
+        patience = Patience(self._patience_s)
+        while True:
+            answered = False
+            try:
+                async with aclosing(self._answers) as answers:
+                    async for body in answers:
+                        if "frame" in body:
+                            yield self.session.done(frame_of(body))
+                            answered, patience = True, Patience(self._patience_s)
+                return
+            except ServiceError as error:
+                # An answer has one deadline, and a long video takes several.
+                if not (answered and error.kind is Kind.DEADLINE_EXCEEDED):
+                    await self._wait(patience, error)
+            going_on = {"session": self.session.id, "first": self.session.next_frame}
+            self._answers = self._transport.track_video(self._video, {**going_on, "prompts": self._prompts})
+
+    async def _wait(self, patience: Patience, error: ServiceError) -> None:
+        try:
+            await patience.wait(error)
+        except ServiceError:
+            raise await self.session.meant(error) from error
+
+
+async def begun(
+    transport: Transport,
+    video: bytes,
+    prompts: Sequence[VideoPrompt],
+    opening: Json,
+    session: AsyncSession | None,
+    patience_s: float,
+) -> AsyncVideo:
+    """The video, in the session that it began in or in a new one, which `opening` describes."""
+    going_on = {"session": session.id, "first": session.next_frame} if session else opening
+
+    async def ask() -> tuple[AsyncGenerator[Json, None], Json]:
+        answers = transport.track_video(video, {**going_on, "prompts": list(prompts)})
+        return answers, await anext(answers)
+
+    # A session that is there may be asked again.
+    answers, opened = await patiently(ask, patience_s, may_pass if session else was_refused)
+    if session is None:
+        id = opened["session"]
+        state = {"session": id, "variant": variant_of_session(id), "next_frame": 0, "revision": 0}
+        session = AsyncSession(transport, state, patience_s)
+    return AsyncVideo(transport, video, prompts, session, answers, patience_s)
