@@ -40,8 +40,9 @@ def sample(scene: Scene, vocabulary: Vocabulary, words: Words, generator: Genera
 
     Returns:
         `pixels` (S, S, 3) uint8, S the student's side; `masks` (THINGS, MASK_SIDE, MASK_SIDE) uint8 0 or 1;
-        `boxes` (THINGS, 4) float32 xyxy in 0..1; `real` (THINGS,) bool; `tokens` (ROWS, T) int32; `wanted` (ROWS, THINGS) bool;
-        `exemplar_boxes` (ROWS, EXEMPLARS, 4) float32, `exemplar_labels` (ROWS, EXEMPLARS) int32.
+        `boxes` (THINGS, 4) float32 xyxy in 0..1; `real` (THINGS,) bool; `tokens` (ROWS, T) int32; `wanted`
+        (ROWS, THINGS) bool; `exemplar_boxes` (ROWS, EXEMPLARS, 4) float32, `exemplar_labels`
+        (ROWS, EXEMPLARS) int32.
     """
     things = scene.things[:THINGS]
     rows = [_row(things, vocabulary, generator) for _ in range(ROWS)]
