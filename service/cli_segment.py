@@ -57,7 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the server's answer 
 Format = Annotated[
     MaskFormat | None, typer.Option(metavar="FORMAT", help="Masks in the JSON: rle, png, polygon or none.")
 ]
-Server = Annotated[str, typer.Option(metavar="URL", help="The server, http:// or grpc://.")]
+Server = Annotated[str, typer.Option(metavar="URL", help="The server.")]
 Timeout = Annotated[float, typer.Option(metavar="S", min=0.001, max=600, help="Seconds to wait.")]
 
 
