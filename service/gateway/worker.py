@@ -245,7 +245,8 @@ def _channel_options(probe_interval_s: float) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         # By default gRPC waits up to two minutes before it looks for a lost worker again.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # It bounds an attempt to connect, a TLS handshake included.
+        ("grpc.min_reconnect_backoff_ms", int(_ANSWER_S * 1000)),
         ("grpc.max_reconnect_backoff_ms", max(100, int(probe_interval_s * 1000))),
         # Channels to the same address would share a connection, and its failures.
         ("grpc.use_local_subchannel_pool", 1),
