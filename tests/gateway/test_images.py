@@ -260,7 +260,7 @@ IDS = [image_id(b"%d" % each) for each in range(200)]
 
 
 def _favourites(addresses: list[str]) -> list[str]:
-    ready: Any = [SimpleNamespace(address=address, outstanding=0) for address in addresses]
+    ready: Any = [SimpleNamespace(address=address, load=0) for address in addresses]
     return [choose(ready, id).address for id in IDS]
 
 
