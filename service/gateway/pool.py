@@ -81,10 +81,11 @@ class Pool:
     async def close(self) -> None:
         """Cut off what they have."""
         workers, self.workers = list(self.workers.values()), {}
+        # At once: whoever waits for a ready worker is to wait, not to look again and again.
+        self._changed()
         for leaving in self._leaving:
             leaving.cancel()
         await asyncio.gather(*self._leaving, *(worker.close() for worker in workers), return_exceptions=True)
-        self._changed()
 
     async def ask(
         self, method: Method[Request, Response], request: Request, call: Call, kept: str = ""
