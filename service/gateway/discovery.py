@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from service.config import DNS, ConfigurationError, GatewaySettings, WorkerAddress
+from service.gateway.watched import WatchedFile
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,9 +25,8 @@ class Discovery:
     def __init__(self, settings: GatewaySettings, tell: Callable[[Workers], None]) -> None:
         """`tell` gets all of them. Raises ConfigurationError for a `workers_file` that cannot be."""
         self._settings, self._tell = settings, tell
-        self._file = settings.workers_file
-        self._state = _state(self._file) if self._file else None
-        self._in_file = _read(self._file) if self._file else {}
+        path = settings.workers_file
+        self._file = WatchedFile(path, _read, "workers", _listed, _LOG) if path else None
         # What names stood for when they were looked up last.
         self._found: dict[str, tuple[str, ...]] = {}
 
@@ -34,7 +34,7 @@ class Discovery:
     def named(self) -> dict[str, list[str]]:
         """Addresses as they are written, by variant: those of the settings, and those of the file."""
         named = {variant: list(addresses) for variant, addresses in self._settings.workers.items()}
-        for variant, addresses in self._in_file.items():
+        for variant, addresses in (self._file.says if self._file else {}).items():
             named.setdefault(variant, []).extend(addresses)
         return named
 
@@ -42,7 +42,8 @@ class Discovery:
         """Look again and again, for as long as anything may change."""
         while self._file or any(each.startswith(DNS) for named in self.named.values() for each in named):
             try:
-                self._read_again()
+                if self._file:
+                    self._file.look()
                 await self._look_up()
                 self._tell(self.known())
             except Exception:
@@ -70,17 +71,6 @@ class Discovery:
                 _LOG.info("%s stands for %s", name, ", ".join(found) or "no address")
             self._found[name] = found
 
-    def _read_again(self) -> None:
-        if self._file is None or (state := _state(self._file)) == self._state:
-            return
-        self._state = state
-        try:
-            self._in_file = _read(self._file)
-        except ConfigurationError as error:
-            _LOG.error("%s. The workers stay as they were", error)
-        else:
-            _LOG.info("workers_file %s was read again: %s", self._file, ", ".join(self._in_file) or "none")
-
 
 async def _addresses(host: str, port: int) -> tuple[str, ...] | None:
     """What the name stands for; None where nobody can say just now."""
@@ -95,13 +85,8 @@ async def _addresses(host: str, port: int) -> tuple[str, ...] | None:
     return tuple(f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in ordered)
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
-    """What changes when the file does. A mounted map of Kubernetes is a link that is exchanged."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+def _listed(workers: Workers) -> str:
+    return ", ".join(workers) or "none"
 
 
 def _read(path: Path) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from service.config import ConfigurationError
+from service.gateway.watched import WatchedFile
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,9 +79,7 @@ class Keys:
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigurationError as `read` does."""
-        self._path = path
-        self._state = _state(path)
-        self._by_hash = _by_hash(path)
+        self._file = WatchedFile(path, _by_hash, "keys", lambda keys: f"{len(keys)} keys", _LOG)
 
     def find(self, key: str) -> Key | None:
         """Whose key it is; None: nobody's.
@@ -88,21 +87,7 @@ class Keys:
         How long this takes may tell how much of a hash agrees with one that is known, which helps nobody: a
         key to a hash cannot be found, and a hash opens nothing.
         """
-        self._read_again()
-        return self._by_hash.get(hashed(key))
-
-    def _read_again(self) -> None:
-        # Asking costs microseconds, and no change is overlooked.
-        state = _state(self._path)
-        if state == self._state:
-            return
-        self._state = state
-        try:
-            self._by_hash = _by_hash(self._path)
-        except ConfigurationError as error:
-            _LOG.error("%s. The keys stay as they were", error)
-        else:
-            _LOG.info("keys_file %s was read again: %d keys", self._path, len(self._by_hash))
+        return self._file.look().get(hashed(key))
 
 
 def hashed(key: str) -> str:
@@ -175,12 +160,3 @@ def _by_hash(path: Path) -> dict[str, Key]:
             raise ConfigurationError(f"keys_file {path}, keys.{name}: it is the key of keys.{other.name}")
         found[entry.sha256] = Key(name=name, **dict(entry))
     return found
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes when the file does."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -56,17 +56,16 @@ class Pool:
         known = [each for each in self.workers.values() if each.info and each.info.name == self.variant]
         return max(known, key=lambda each: each.ready).info if known else None
 
-    def add(self, address: str) -> None:
-        """Take the worker at `address` into the pool; it is used once it is ready."""
-        if address not in self.workers:
-            self.workers[address] = Worker(
-                self.variant, address, self._probe_interval_s, self._changed, self._trust
-            )
-
     def place(self, addresses: Collection[str]) -> None:
-        """Have workers at these addresses and no others. One that goes finishes what it has."""
+        """Have workers at these addresses and no others.
+
+        One that comes is used once it is ready, and one that goes finishes what it has.
+        """
         for address in addresses:
-            self.add(address)
+            if address not in self.workers:
+                self.workers[address] = Worker(
+                    self.variant, address, self._probe_interval_s, self._changed, self._trust
+                )
         for address in [each for each in self.workers if each not in addresses]:
             leaving = asyncio.create_task(self.workers.pop(address).leave())
             self._leaving.add(leaving)
