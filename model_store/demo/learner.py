@@ -16,6 +16,7 @@ from model_store.demo.attention import write_out
 from model_store.demo.beginning import begin
 from model_store.demo.beginning_memory import begin_memory
 from model_store.demo.losses import Pairs
+from model_store.demo.plan import SLOW
 from model_store.networks.detector import Detections
 from model_store.networks.fold import product
 from model_store.networks.geometry import PADDING
@@ -29,7 +30,6 @@ _FINER = 0.1
 # Learning rates by the beginning of a parameter's name, as shares of the common one; the first that fits. The
 # interactive neck learns slowly at first, or clicks are never looked at: it would learn to show every object,
 # in any case. What is behind it is new when crops are done, and faster is worse for trunk and text.
-SLOW = 0.1
 PACES = {
     "student.interactive_neck.": SLOW,
     "student.objects.decoder.conv_s": SLOW,

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from model_store.demo.learner import PACES, SLOW, Learner
+from model_store.demo.learner import PACES, Learner
+from model_store.demo.plan import SLOW
 
 _WEIGHT_DECAY = 0.02
 

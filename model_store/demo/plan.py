@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from model_store.demo.learner import SLOW
-
 Kind = Literal["crops", "pictures", "clips"]
+
+# Pace of what learns slowly at first, as `learner.PACES` has it.
+SLOW = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class Phase:
     # Learning rate at its begin and at its end, with a cosine in between.
     rate: float
     last_rate: float
-    # Pace of the interactive neck, see `learner.SLOW`; and what the masks' losses weigh.
+    # Pace of the interactive neck; and what the masks' losses weigh.
     neck: float = SLOW
     masks: float = 1.0
     # Extra weight of an object's cells in the mask losses at the begin; 0 from half of the phase on.
