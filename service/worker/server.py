@@ -109,14 +109,7 @@ class Worker:
         except ValueError as error:
             raise StartError(str(error)) from error
         telemetry = WorkerTelemetry(manifest.variant)
-        batcher = Batcher(
-            engine,
-            manifest.graphs,
-            batching=settings.batching,
-            max_rows=settings.max_batch,
-            cores=settings.engine_cores,
-            ran=telemetry.ran,
-        )
+        batcher = _open_batcher(engine, artifact, settings, telemetry)
         segmenter = Segmenter(manifest, batcher, tokenize, settings)
         lane = Lane(settings.max_queued, settings.concurrency, telemetry)
         images = _open_images(settings)
@@ -209,6 +202,19 @@ class Worker:
     async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for service in ("", *SERVICES):
             await self.health.set(service, state)
+
+
+def _open_batcher(
+    engine: Engine, artifact: Artifact, settings: WorkerSettings, telemetry: WorkerTelemetry
+) -> Batcher:
+    return Batcher(
+        engine,
+        artifact.manifest.graphs,
+        batching=settings.batching,
+        max_rows=settings.max_batch,
+        cores=settings.engine_cores,
+        ran=telemetry.ran,
+    )
 
 
 def _open_images(settings: WorkerSettings) -> ImageStore:
