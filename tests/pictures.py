@@ -1,8 +1,12 @@
 """Pictures that tests draw for themselves."""
 
 import io
+from fractions import Fraction
+from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from service.video import Writer
 
 
 def street(width: int = 640, height: int = 480) -> Image.Image:
@@ -29,6 +33,15 @@ def moving_square(index: int, width: int = 90, height: int = 60) -> Image.Image:
     left = 10 + 3 * index
     ImageDraw.Draw(picture).rectangle((left, 15, left + 29, 44), fill=(220, 180, 90))
     return picture
+
+
+def moving_clip(folder: Path, frames: int) -> Path:
+    """A video file of so many frames of that square."""
+    path = folder / "clip.mp4"
+    with Writer(path, Fraction(10), (90, 60)) as writer:
+        for index in range(frames):
+            writer.add(moving_square(index))
+    return path
 
 
 def encoded(picture: Image.Image, format: str = "JPEG", **options: object) -> bytes:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,8 @@ from service.client import AsyncClient, Client, Frame
 from service.client.sessions import Sent
 from service.errors import Kind, ServiceError
 from service.overlay import draw
-from service.video import Writer
 from tests.certificates import Authority
-from tests.pictures import encoded, moving_square
+from tests.pictures import encoded, moving_clip, moving_square
 from tests.place import Place
 from tests.relay import Relay
 from tests.serving import Serving, free_ports
@@ -46,12 +44,7 @@ SENT: list[Sent] = [
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A video file of a bright square that moves to the right over a dark picture."""
-    path = Path(tmp_path_factory.mktemp("clip"), "clip.mp4")
-    with Writer(path, Fraction(10), (90, 60)) as writer:
-        for index in range(FRAMES):
-            writer.add(moving_square(index))
-    return path.read_bytes()
+    return moving_clip(tmp_path_factory.mktemp("clip"), FRAMES).read_bytes()
 
 
 def found(frames: list[Frame]) -> list[Any]:

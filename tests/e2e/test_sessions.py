@@ -1,12 +1,10 @@
 """Tracking sessions as clients see them: over HTTP and gRPC, through workers and a Redis that are killed."""
 
 import base64
-import io
 import json
 import threading
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from PIL import Image
 from websockets import ConnectionClosed, InvalidStatus, Origin
 from websockets.sync.client import connect
 
@@ -23,9 +20,9 @@ from service.errors import ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
-from service.video import Video, Writer
+from service.video import Video
 from tests.command import run_command
-from tests.pictures import encoded, moving_square
+from tests.pictures import encoded, moving_clip, moving_square
 from tests.redis_server import RedisServer
 from tests.serving import Serving
 
@@ -203,10 +200,7 @@ def _streamed(session: Session, frames: list[Any], found: list[Any], **how: int)
 
 
 def test_the_command_draws_what_it_followed(small: Serving, tmp_path: Path) -> None:
-    clip, out = tmp_path / "clip.mp4", tmp_path / "out.mp4"
-    with Writer(clip, Fraction(10), (90, 60)) as writer:
-        for index in range(5):
-            writer.add(Image.open(io.BytesIO(picture(index))))
+    clip, out = moving_clip(tmp_path, 5), tmp_path / "out.mp4"
     command = ["track", str(clip), "--server", small.url, "--box", "10,10,50,40", "--box", "20,5,60,50"]
     done = run_command(*command, "--json", "--out", str(out))
     lines = [json.loads(line) for line in done.stdout.splitlines()]

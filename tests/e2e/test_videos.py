@@ -2,8 +2,6 @@
 
 import io
 import json
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,8 +11,8 @@ from PIL import Image
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
-from service.video import Video, Writer, as_tiff
-from tests.pictures import moving_square
+from service.video import Video, as_tiff
+from tests.pictures import moving_clip
 from tests.serving import Serving
 
 FRAMES = 12
@@ -24,12 +22,7 @@ BOX = {"frame": 4, "box": [20, 10, 60, 40]}
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A video file of a bright square that moves to the right over a dark picture."""
-    path = Path(tmp_path_factory.mktemp("clip"), "clip.mp4")
-    with Writer(path, Fraction(10), (90, 60)) as writer:
-        for index in range(FRAMES):
-            writer.add(moving_square(index))
-    return path.read_bytes()
+    return moving_clip(tmp_path_factory.mktemp("clip"), FRAMES).read_bytes()
 
 
 def stream(serving: Serving, video: bytes, **request: Any) -> Any:
