@@ -149,6 +149,16 @@ class Deployment:
         """The worker that computed most since it was marked: the one that has the only session."""
         return max(self.workers, key=lambda worker: worker.busy_s)
 
+    def lose_workers(self) -> None:
+        """Kill all, the busiest last, when every gateway knows that there is no other to turn to."""
+        *others, last = sorted(self.workers, key=lambda worker: worker.busy_s)
+        for worker in others:
+            worker.kill()
+        for url in self.urls:
+            while self._ready(url) > 1:
+                time.sleep(0.1)
+        last.kill()
+
     def kill_workers(self) -> None:
         """All of them: nobody has anything hot any more. They are started again."""
         for worker in self.workers:

@@ -12,7 +12,7 @@ import pytest
 
 from service.client import Client
 from tests.command import run_command
-from tests.place import DEMO, Place, placed
+from tests.place import DEMO, PATIENCE_S, Place, placed
 from tests.relay import Relay
 from tests.tracked_clip import FRAMES, TEXT, clip, followed, likeness, pictures
 
@@ -84,11 +84,10 @@ def test_a_stream_whose_answers_take_long_stays_open(place: Place) -> None:
     deployment.complete()
 
     def lose_all_workers_for_a_while() -> None:
-        for worker in deployment.workers:
-            worker.kill()
+        deployment.lose_workers()
         threading.Timer(45, deployment.start).start()
 
-    with Relay(deployment.ports["http"]) as relay, Client(relay.url) as client:
+    with Relay(deployment.ports["http"]) as relay, Client(relay.url, timeout_s=PATIENCE_S) as client:
         session = client.open_session()
         before = relay.connections
         answers = followed(session, place.frames, {5: lose_all_workers_for_a_while})
