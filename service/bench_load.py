@@ -5,7 +5,6 @@ The bare engine runs the very graph calls of the requests, in batches, from memo
 
 import asyncio
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from service.bench_clients import Answers, Requests, closed, opened
 from service.config import WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationStub
+from service.processes import Served
 from service.prompts import image_id
 from service.rpc import from_rpc_error
 from service.worker.cores import on_cores
@@ -145,17 +145,9 @@ def stages_of(runs: Sequence[Answers]) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in parts.items())
 
 
-def resident_mb(process: int) -> float:
-    """Of the process and all that it started; 0 where the system does not say."""
-    pages = 0
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-            if process in (parent, int(status.parent.name)):
-                pages += int((status.parent / "statm").read_text().split()[1])
-        except OSError:
-            continue
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def resident_mb(served: Served) -> float:
+    """Of its gateway and its workers; 0 where the system does not say."""
+    return sum(map(processes.resident_bytes, (served.gateway, *served.workers))) / 1e6
 
 
 async def keep(address: str, picture: bytes) -> None:
@@ -248,13 +240,14 @@ def run(work: Work, plan: Plan, settings: WorkerSettings, say: Callable[[str], N
             "engine_cores": settings.engine_cores,
             "image_ttl_s": 86_400,
         }
-        with processes.service(work.folder, plan.cores, **engine) as (address, process):
-            asyncio.run(_measure_service(address, process, work, plan, bare, say))
+        with processes.service(work.folder, plan.cores, **engine) as served:
+            asyncio.run(_measure_service(served, work, plan, bare, say))
 
 
 async def _measure_service(
-    address: str, process: int, work: Work, plan: Plan, bare: Bare, say: Callable[[str], None]
+    served: Served, work: Work, plan: Plan, bare: Bare, say: Callable[[str], None]
 ) -> None:
+    address = served.grpc
     asked = requests(work.kind, work.picture, work.text)
     await keep(address, work.picture)
     # Once for the engine to prepare for the shapes.
@@ -272,7 +265,7 @@ async def _measure_service(
         if clients == 1:
             say(f"  of one request, ms: {stages_of(runs)}")
     if plan.overload:
-        before = resident_mb(process)
+        before = resident_mb(served)
         over = await opened(address, asked, plan.overload * best, plan.overload_s, _DEADLINE_S)
         refused = sum(over.kinds.values()) - len(over.seconds)
         say(
@@ -280,6 +273,6 @@ async def _measure_service(
             f"({over.per_s / best:.2f} of the best), p99 {over.percentile_ms(99):.0f} ms; {refused} refused, "
             f"{over.told_when} of them told when to come back: {dict(over.kinds)}"
         )
-        say(f"  resident, MB: {before:.0f} before, {resident_mb(process):.0f} after")
+        say(f"  resident, MB: {before:.0f} before, {resident_mb(served):.0f} after")
         after = await closed(address, asked, max(plan.clients), plan.seconds, _DEADLINE_S)
         say(f"  afterwards: {after.per_s:.1f} requests/s ({after.per_s / best:.2f} of the best)")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli_common import settings_of
+from service.cli_common import CommandError, settings_of
 from service.cli_variants import Store, manifest_of
 
 if TYPE_CHECKING:
@@ -67,12 +67,8 @@ def sessions(
     """
     from model_store import artifact
     from service import bench_sessions
-    from service.config import StoreSettings
 
-    place = settings_of(StoreSettings, store=store).store
-    manifest_of(place, variant)
-    folder = artifact.folder_of(place, variant)
-    assert folder is not None, "it has a manifest"
+    folder = _folder_of(variant, store)
     clip = bench_sessions.read(video or Path(artifact.__file__).parent / "samples" / "traffic-lights.mp4")
     options = ("--engine", engine, "--precision", precision, "--threads", str(threads))
     with tempfile.TemporaryDirectory(prefix="efficientsam3-") as scratch:
@@ -103,12 +99,9 @@ def load(
     """What the service answers per second beside what its engine could if it did nothing else."""
     from model_store import artifact
     from service import bench_load
-    from service.config import StoreSettings, WorkerSettings
+    from service.config import WorkerSettings
 
-    place = settings_of(StoreSettings, store=store).store
-    manifest_of(place, variant)
-    folder = artifact.folder_of(place, variant)
-    assert folder is not None, "it has a manifest"
+    folder = _folder_of(variant, store)
     picture = (Path(artifact.__file__).parent / "samples" / "street.jpg").read_bytes()
     cores = [core for core in range(os.cpu_count() or 1) if core != engine_core]
     settings = settings_of(
@@ -117,6 +110,44 @@ def load(
     work = bench_load.Work(folder, kind.value, picture, "car")
     plan = bench_load.Plan(clients or [1, 4, 16], runs, seconds, overload, overload_seconds, cores)
     bench_load.run(work, plan, settings, typer.echo)
+
+
+@app.command()
+def hold(
+    variant: Annotated[str, typer.Argument(help="The variant.")] = "demo",
+    sessions: Annotated[int, typer.Option(min=0, help="Idle sessions.")] = 1000,
+    streams: Annotated[
+        int, typer.Option(min=0, help="Open streams of them, over HTTP and as many over gRPC.")
+    ] = 500,
+    connections: Annotated[int, typer.Option(min=0, help="Open HTTP connections.")] = 2000,
+    store: Store = None,
+) -> None:
+    """What is kept for those who wait: memory of idle sessions, open streams and open connections, each."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from model_store import artifact
+    from service import bench_hold
+
+    if streams > sessions:
+        raise CommandError(f"--streams {streams}: each is of another session, of which there are {sessions}.")
+    folder = _folder_of(variant, store)
+    picture = (Path(artifact.__file__).parent / "samples" / "street.jpg").read_bytes()
+    console = Console(stderr=True)
+    plan = bench_hold.Plan(sessions, streams, connections)
+    bench_hold.run(folder, picture, plan, lambda steps, what: track(steps, what, console=console), typer.echo)
+
+
+def _folder_of(variant: str, store: Path | None) -> Path:
+    """The variant's artefact. Raises CommandError."""
+    from model_store import artifact
+    from service.config import StoreSettings
+
+    place = settings_of(StoreSettings, store=store).store
+    manifest_of(place, variant)
+    folder = artifact.folder_of(place, variant)
+    assert folder is not None, "it has a manifest"
+    return folder
 
 
 def _measure(

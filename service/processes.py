@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -49,12 +50,41 @@ def worker(artefact: Path, folder: Path, *options: str, redis_url: str = "") -> 
             process.terminate()
 
 
-@contextmanager
-def service(artefact: Path, cores: Sequence[int], **settings: object) -> Iterator[tuple[str, int]]:
-    """The artefact served by a gateway and a worker meanwhile: the gateway's gRPC address, and its process.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A service that runs: a gateway, whose process started a worker's."""
 
-    Both run on `cores`, but for what `settings`, which are the service's, say of the engine. Raises
-    CommandError that has its last line.
+    # Of the gateway: host and port for gRPC, and the address for HTTP.
+    grpc: str
+    url: str
+    gateway: int
+
+    @property
+    def workers(self) -> list[int]:
+        """What the gateway's process started."""
+        started = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has ended meanwhile
+                if int(status.read_text().rpartition(")")[2].split()[1]) == self.gateway:
+                    started.append(int(status.parent.name))
+        return started
+
+
+def resident_bytes(process: int) -> int:
+    """Memory that it holds now; 0 where the system does not say."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def service(artefact: Path, cores: Sequence[int] = (), **settings: object) -> Iterator[Served]:
+    """The artefact served by a gateway and a worker meanwhile.
+
+    Both run on `cores`, if any are named, but for what `settings`, which are the service's, say of the
+    engine. Raises CommandError that has its last line.
     """
     http_port, grpc_port = _free_port(), _free_port()
     named = {"store": artefact.parent, "http_port": http_port, "grpc_port": grpc_port, **settings}
@@ -71,7 +101,7 @@ def service(artefact: Path, cores: Sequence[int], **settings: object) -> Iterato
                 _wait(
                     process, lambda: _is_served(http_port, artefact.name), "the service did not become ready."
                 )
-                yield f"127.0.0.1:{grpc_port}", process.pid
+                yield Served(f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}", process.pid)
             except CommandError as error:
                 raise CommandError(f"{artefact.name}: {error} {_last_line(log)}") from error
             finally:

@@ -21,6 +21,7 @@ from service.gateway.fetch import Fetcher
 from service.gateway.router import Describe, Fetch, Router
 from service.gateway.session_router import SessionRouter
 from service.gateway.video_router import VideoRouter
+from service.open_files import allow_many
 from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
 from service.telemetry import Telemetry
@@ -192,6 +193,7 @@ def _bracketed(host: str) -> str:
 
 async def run(settings: GatewaySettings, describe: Describe, say: Callable[[str], None]) -> None:
     """Be a gateway until SIGINT or SIGTERM. Raises ListenError, and ConfigurationError."""
+    allow_many()
     stop = Stop.on_signals()
     gateway = await Gateway.start(settings, describe)
     say(f"Listening: HTTP {gateway.url}, gRPC {gateway.grpc_address}.")

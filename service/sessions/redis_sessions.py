@@ -64,7 +64,10 @@ class RedisSessions:
         """How many of the owner's sessions are there but this one; the others are forgotten."""
         found: Any = await self._client.zrange(ids, 0, -1)
         names = [name.decode() for name in found]
-        there = await asyncio.gather(*(self._client.exists(_key(owner, name)) for name in names))
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.exists(_key(owner, name))
+            there = await pipeline.execute()
         if ended := [name for name, alive in zip(names, there, strict=True) if not alive]:
             await self._client.zrem(ids, *ended)
         return len(set(names) - set(ended) - {id})

@@ -1,4 +1,4 @@
-"""The one door to Redis. It will hold each tracking session's memory; today it says whether it is there."""
+"""The one door to Redis: its client, its failures, and how it is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,15 +8,25 @@ from redis.exceptions import RedisError, ResponseError
 
 from service.errors import Kind, ServiceError
 
+# At most, of a client. Redis does one thing at a time: more would only wait there.
+_CONNECTIONS = 32
+
 
 def connect(url: str, timeout_s: float) -> "redis.asyncio.Redis":
     """A client of Redis for one event loop; nothing connects before the first command.
 
-    `url` is `redis://`, `rediss://` or `unix://`. `timeout_s` bounds connecting, and each wait for an answer.
+    `url` is `redis://`, `rediss://` or `unix://`. `timeout_s` bounds connecting, each wait for an answer, and
+    the wait for a connection where more commands are under way than there are to be connections.
     """
-    return redis.asyncio.Redis.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, decode_responses=False
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        decode_responses=False,
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 @contextmanager
@@ -45,6 +55,11 @@ class RedisStore:
         """Return when the store answers. Raises `store_unavailable` when it does not within the timeout."""
         with in_reach("session store"):
             await self._client.ping()
+
+    async def used_bytes(self) -> int:
+        """Memory that it holds now. Raises as `ping` does."""
+        with in_reach("session store"):
+            return int((await self._client.info("memory"))["used_memory"])
 
     async def close(self) -> None:
         await self._client.aclose()

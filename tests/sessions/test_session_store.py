@@ -86,6 +86,20 @@ def test_an_owner_has_no_more_sessions_than_are_allowed(run: Run) -> None:
     run(scenario)
 
 
+def test_many_sessions_are_opened_at_once_and_counted(run: Run) -> None:
+    """More than there are connections to a store, and than a client of it begins at once."""
+
+    async def scenario(kept: Kept) -> None:
+        store, ids = kept.store, [f"s{index}" for index in range(300)]
+        await asyncio.gather(*(store.create("key-1", id, TTL_S, PARTS) for id in ids))
+        await asyncio.gather(*(store.admit("key-1", id, len(ids)) for id in ids))
+        assert await _kind(store.admit("key-1", "more", len(ids))) is Kind.QUOTA_EXCEEDED
+        await store.delete("key-1", ids[0])
+        await store.admit("key-1", "more", len(ids))
+
+    run(scenario)
+
+
 def test_making_a_session_again_leaves_it_as_it_is(run: Run) -> None:
     async def scenario(kept: Kept) -> None:
         store = kept.store
