@@ -202,8 +202,9 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings):
     """Sessions that one key may have at once, unless its own limit is lower; whoever comes without a key
     shares one count."""
     hot_session_bytes: NonNegativeInt = 1024 * MIB
-    """Bytes of session memories that stay on the worker between frames; the least used are loaded again from
-    Redis. Without Redis all stay."""
+    """Bytes of sessions' memories and last frames that stay on the worker between frames. The last frames of
+    the least used go first, 25 MB each for a full-size student: whoever corrects such a frame sends its image
+    again. Then the memories go, and are loaded again from Redis. Without Redis all memories stay."""
     drain_s: NonNegativeFloat = 30.0
     """How long a stopping worker goes on with the requests it has."""
 

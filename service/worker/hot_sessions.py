@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -55,24 +56,32 @@ class Session:
         """What it is kept under."""
         return self.owner, self.id
 
+    @property
+    def nbytes(self) -> int:
+        """Of what is kept of its objects, and of its last frame."""
+        return self.state.nbytes + (self.seen.nbytes if self.seen else 0)
+
 
 class HotSessions:
-    """Sessions whose memories are of at most so many bytes in all, the least used first to be forgotten.
+    """Sessions of at most so many bytes in all, the least used first to be forgotten.
 
-    One that is being computed stays, and so does the last that was put, however large it is.
+    Their last frames go before them: without one, whoever corrects it sends its image again. A session that
+    is being computed stays as it is, and so does the last that was put, however large it is.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = self._room = max_bytes
         # Each with the bytes that it is counted with.
         self._entries: OrderedDict[Key, tuple[Session, int]] = OrderedDict()
+        # Those whose last frame is known.
+        self._seen: OrderedDict[Key, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @property
     def nbytes(self) -> int:
-        """Of their memories."""
+        """Of all of them."""
         return self._max_bytes - self._room
 
     def get(self, key: Key) -> Session | None:
@@ -80,26 +89,50 @@ class HotSessions:
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
+        if key in self._seen:
+            self._seen.move_to_end(key)
         return self._entries[key][0]
 
     def put(self, session: Session) -> None:
         """Keep the session as it is now, and forget others where room is short."""
         self.drop(session.key)
-        size = session.state.nbytes
-        self._entries[session.key] = session, size
-        self._room -= size
-        if self._room < 0:
-            idle = [key for key, (one, _) in self._entries.items() if not one.lock.locked()]
-            for key in idle:
-                if self._room < 0 and key != session.key:
-                    self.drop(key)
+        self._count(session)
+        for key in self._idle(self._seen, session):
+            self._forget_frame(key)
+        for key in self._idle(self._entries, session):
+            self.drop(key)
 
     def drop(self, key: Key) -> None:
         """Forget the session, if it is there."""
         if key in self._entries:
             self._room += self._entries.pop(key)[1]
+            self._seen.pop(key, None)
 
     def clear(self) -> None:
         """Forget all."""
         for key in list(self._entries):
             self.drop(key)
+
+    def _idle(self, keys: Iterable[Key], newest: Session) -> Iterator[Key]:
+        """Those that may be forgotten, the least used first, for as long as room is short."""
+        if self._room >= 0:
+            return
+        for key in list(keys):
+            if self._room >= 0:
+                return
+            if key != newest.key and not self._entries[key][0].lock.locked():
+                yield key
+
+    def _count(self, session: Session) -> None:
+        size = session.nbytes
+        self._entries[session.key] = session, size
+        self._room -= size
+        if session.seen is not None:
+            self._seen[session.key] = None
+
+    def _forget_frame(self, key: Key) -> None:
+        session, size = self._entries[key]
+        session.seen = None
+        self._entries[key] = session, session.nbytes
+        self._room += size - session.nbytes
+        del self._seen[key]

@@ -48,6 +48,12 @@ class Seen:
     # `concept_features`' or `interactive_features`' outputs.
     features: Arrays
 
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays."""
+        embedding = self.scene.embedding
+        return nbytes_of(self.features) + (0 if embedding is None else embedding.nbytes)
+
 
 class Scenes:
     """Opens images; keeps embeddings of many and features of few. Any thread may use it."""

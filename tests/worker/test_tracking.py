@@ -244,6 +244,29 @@ def test_sessions_that_are_not_hot_any_more_go_on_to_the_bit(start: Start, kept:
     run(scenario())
 
 
+def test_the_last_frames_of_idle_sessions_are_forgotten_before_their_memories(start: Start) -> None:
+    shown = pb.TrackPrompt(object=1, box=segmentation_pb.Box(x0=20, y0=10, x1=60, y1=50))
+
+    async def scenario() -> None:
+        async with start("roomy") as tracking:
+            id = (await tracking.open()).session
+            await tracking.add(id, shot(0))
+            of_one = tracking.worker.sessions.hot.nbytes
+            # All that it takes is at hand.
+            again = pb.Frame(frame=0, revision=1, prompts=[CLICK])
+            corrected = await tracking.add(id, again)
+        async with start("tight", hot_session_bytes=3 * of_one // 2) as tracking:
+            first, second = [(await tracking.open()).session for _ in range(2)]
+            for id in (first, second):
+                await tracking.add(id, shot(0))
+            assert (await refused(tracking.add(first, again))).kind is Kind.IMAGE_REQUIRED
+            assert _result(await tracking.add(second, again)) == _result(corrected)
+            assert len(tracking.worker.sessions.hot) == 2
+            assert (await tracking.add(first, shot(0, shown, revision=1))).revision == 1
+
+    run(scenario())
+
+
 def test_the_instances_of_a_text_are_followed(start: Start, redis_server: RedisServer) -> None:
     text = pb.TrackPrompt(text="square")
     every = pb.TrackOptions(score_threshold=0.0, new_object_threshold=0.0)
