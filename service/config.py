@@ -167,6 +167,9 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings):
     """Cores that the threads of the engine run on, `[0, 1]`; empty: any. Nothing else is kept from them."""
     embedding_cache_bytes: NonNegativeInt = 256 * MIB
     """Bytes of image embeddings to keep, 4 MB each for a full-size student; 0 keeps none."""
+    shared_embedding_ttl_s: Annotated[int, Field(ge=0, le=31_536_000)] = 0
+    """How long an image embedding is kept in Redis for other workers of the same artefact; 0: none is. It is
+    rounded to half floats then, 2 MB for a full-size student, before it is used anywhere."""
     feature_cache_bytes: NonNegativeInt = 512 * MIB
     """Bytes of feature maps to keep for the next prompt on an image; 0 keeps none. A full-size student's are
     21 MB for clicks and 112 MB for concepts."""

@@ -26,6 +26,8 @@ from service.config import LogSettings
 # Under this name `extra` has what a record's message says, each fact by itself: strings and numbers.
 FACTS = "facts"
 
+# The cache that workers share.
+_SHARED = "shared_embeddings"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -136,6 +138,16 @@ class CacheCounts:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class SharedCounts:
+    """What became of what a store that workers share was asked for, and of what was to be written to it."""
+
+    # Both by outcome.
+    asked: Mapping[str, int]
+    writes: Mapping[str, int]
+    written_bytes: int
+
+
 class WorkerTelemetry:
     """The metrics of one worker, with a registry of their own. All are labelled with its variant."""
 
@@ -189,21 +201,29 @@ class WorkerTelemetry:
         gauge = Gauge(f"efficientsam3_{name}", meaning, ["variant"], registry=self.registry)
         gauge.labels(self._variant).set_function(read)
 
-    def watch_caches(self, caches: Mapping[str, Callable[[], CacheCounts]]) -> None:
-        """Tell of the caches by these names whenever somebody looks. Once."""
-        self.registry.register(_Caches(self._variant, caches))
+    def watch_caches(
+        self, caches: Mapping[str, Callable[[], CacheCounts]], shared: Callable[[], SharedCounts] | None
+    ) -> None:
+        """Tell of the caches by these names, and of shared embeddings, whenever somebody looks. Once."""
+        self.registry.register(_Caches(self._variant, caches, shared))
 
 
 class _Caches(Collector):
     """The counts of caches, as metrics."""
 
-    def __init__(self, variant: str, caches: Mapping[str, Callable[[], CacheCounts]]) -> None:
-        self._variant, self._caches = variant, caches
+    def __init__(
+        self,
+        variant: str,
+        caches: Mapping[str, Callable[[], CacheCounts]],
+        shared: Callable[[], SharedCounts] | None,
+    ) -> None:
+        self._variant, self._caches, self._shared = variant, caches, shared
 
     def collect(self) -> Iterator[Metric]:
         asked = CounterMetricFamily(
             "efficientsam3_cache_requests",
-            "What a cache was asked for. outcome: hit, miss, or joined (waited for, while it was made)",
+            "What a cache was asked for. outcome: hit, miss, or joined (waited for, while it was made); of "
+            "shared_embeddings also error (no answer in time), damaged, or skipped (it failed just now)",
             labels=["variant", "cache", "outcome"],
         )
         evicted = CounterMetricFamily(
@@ -217,7 +237,26 @@ class _Caches(Collector):
                 asked.add_metric([self._variant, name, outcome], count)
             evicted.add_metric([self._variant, name], counts.evictions)
             size.add_metric([self._variant, name], counts.bytes)
+        if self._shared is not None:
+            shared = self._shared()
+            for outcome, count in shared.asked.items():
+                asked.add_metric([self._variant, _SHARED, outcome], count)
+            yield from self._written(shared)
         yield from (asked, evicted, size)
+
+    def _written(self, shared: SharedCounts) -> Iterator[Metric]:
+        writes = CounterMetricFamily(
+            "efficientsam3_cache_writes",
+            "What was to be kept for other workers. outcome: written, failed, or dropped (too many at once)",
+            labels=["variant", "cache", "outcome"],
+        )
+        for outcome, count in shared.writes.items():
+            writes.add_metric([self._variant, _SHARED, outcome], count)
+        size = CounterMetricFamily(
+            "efficientsam3_cache_written_bytes", "Of what was written", labels=["variant", "cache"]
+        )
+        size.add_metric([self._variant, _SHARED], shared.written_bytes)
+        yield from (writes, size)
 
 
 def _describe_process(registry: CollectorRegistry) -> None:

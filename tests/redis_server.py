@@ -1,6 +1,7 @@
 """A redis-server process that a test can start, kill and start again on the same data."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -60,6 +61,16 @@ class RedisServer:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It stands still meanwhile: takes connections, and answers nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
         """A client of it; use it as a context manager."""

@@ -12,6 +12,7 @@ from service.telemetry import CacheCounts
 from service.worker.cache import Cache
 from service.worker.image import decode
 from service.worker.run import Arrays, Run
+from service.worker.shared import SharedEmbeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,16 @@ class Seen:
 class Scenes:
     """Opens images; keeps embeddings of many and features of few. Any thread may use it."""
 
-    def __init__(self, limits: Limits, image_size: int, embedding_bytes: int, feature_bytes: int) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        image_size: int,
+        embedding_bytes: int,
+        feature_bytes: int,
+        shared: SharedEmbeddings | None = None,
+    ) -> None:
         """At most so many bytes of embeddings and of features are kept, the most recently used."""
-        self._limits = limits
+        self._limits, self._shared = limits, shared
         self._image_size = image_size
         self._encoded = Cache[Encoded](embedding_bytes, lambda encoded: encoded.embedding.nbytes)
         self._features = Cache[Arrays](feature_bytes, nbytes_of)
@@ -82,14 +90,23 @@ class Scenes:
         """`image_encoder`'s output. The same image is encoded once, however many ask for it meanwhile."""
 
         def encoded() -> Encoded:
-            assert scene.pixels is not None
-            embedding = run("image_encoder", pixels=scene.pixels)["embedding"]
-            return Encoded(scene.width, scene.height, embedding)
+            return Encoded(scene.width, scene.height, self._embedding(scene, run))
 
         if scene.embedding is None:
             scene.embedding = self._encoded.get_or_make(scene.id, encoded).embedding
             scene.pixels = None
         return scene.embedding
+
+    def _embedding(self, scene: Scene, run: Run) -> NDArray[np.float32]:
+        """From the other workers, or made here for them too."""
+        assert scene.pixels is not None
+        if self._shared is None:
+            return run("image_encoder", pixels=scene.pixels)["embedding"]
+        with run.stage("shared_embedding"):
+            known = self._shared.get(scene.id)
+        if known is not None:
+            return known
+        return self._shared.put(scene.id, run("image_encoder", pixels=scene.pixels)["embedding"])
 
     def see(self, scene: Scene, graph: str, run: Run) -> Seen:
         """The scene with the outputs of `graph`: `concept_features` or `interactive_features`."""

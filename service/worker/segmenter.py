@@ -15,6 +15,7 @@ from service.worker.engines import Graphs
 from service.worker.objects import Objects
 from service.worker.run import GoOn, Run
 from service.worker.scenes import Scene, Scenes
+from service.worker.shared import SharedEmbeddings
 from service.worker.tokenizer import clean
 
 
@@ -22,13 +23,22 @@ class Segmenter:
     """One artefact's graphs on one engine. Any thread may use it that may use the engine."""
 
     def __init__(
-        self, manifest: Manifest, graphs: Graphs, tokenize: Tokenize, settings: WorkerSettings
+        self,
+        manifest: Manifest,
+        graphs: Graphs,
+        tokenize: Tokenize,
+        settings: WorkerSettings,
+        shared: SharedEmbeddings | None = None,
     ) -> None:
         self._manifest = manifest
         self._graphs = graphs
         self._max_answer_bytes = settings.max_answer_bytes
         self._scenes = Scenes(
-            settings, manifest.image_size, settings.embedding_cache_bytes, settings.feature_cache_bytes
+            settings,
+            manifest.image_size,
+            settings.embedding_cache_bytes,
+            settings.feature_cache_bytes,
+            shared,
         )
         self._concepts = Concepts(manifest, tokenize)
         self._objects = Objects(manifest)
@@ -58,9 +68,9 @@ class Segmenter:
     def segment(self, request: pb.SegmentRequest, go_on: GoOn = lambda: None) -> pb.SegmentResponse:
         """Answer a request that `prompts.check` and `check` passed and that brings its image's bytes.
 
-        `timings_ms` has the stages `decode`, `prompts` (masks that were sent), each graph that ran, and
-        `masks`. Raises ServiceError: `unsupported_image`, `payload_too_large`, `invalid_argument`; and what
-        `go_on` raises.
+        `timings_ms` has the stages `decode`, `shared_embedding` (asking for it), `prompts` (masks that were
+        sent), each graph that ran, and `masks`. Raises ServiceError: `unsupported_image`,
+        `payload_too_large`, `invalid_argument`; and what `go_on` raises.
         """
         run = Run(self._graphs, go_on)
         scene = self._scenes.open(request.image.data, run)

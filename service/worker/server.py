@@ -19,6 +19,7 @@ from service.config import ConfigurationError, WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc_server import SERVICES, make_server
 from service.sessions.image_store import ImageStore, MemoryImages
+from service.sessions.redis_embeddings import RedisEmbeddings
 from service.sessions.redis_images import RedisImages
 from service.sessions.redis_sessions import RedisSessions
 from service.sessions.session_store import MemorySessions, SessionStore
@@ -32,6 +33,7 @@ from service.worker.lane import Lane, Ticket
 from service.worker.segmenter import Segmenter
 from service.worker.servicer import SegmentationServicer, VariantsServicer, describe
 from service.worker.sessions import Sessions
+from service.worker.shared import SharedEmbeddings, origin_of
 from service.worker.tokenizer import TextTokenizer
 from service.worker.tracker.state import Origin
 from service.worker.tracker.tracker import Tracker
@@ -90,6 +92,7 @@ class Worker:
     segmenter: Segmenter
     tracker: Tracker
     images: ImageStore
+    shared: SharedEmbeddings | None
     sessions: Sessions
     # Kinds that are served.
     prompts: tuple[str, ...]
@@ -110,7 +113,8 @@ class Worker:
             raise StartError(str(error)) from error
         telemetry = WorkerTelemetry(manifest.variant)
         batcher = _open_batcher(engine, artifact, settings, telemetry)
-        segmenter = Segmenter(manifest, batcher, tokenize, settings)
+        shared = _open_shared(artifact, engine, settings)
+        segmenter = Segmenter(manifest, batcher, tokenize, settings, shared)
         lane = Lane(settings.max_queued, settings.concurrency, telemetry)
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
@@ -132,6 +136,7 @@ class Worker:
             segmenter,
             tracker,
             images,
+            shared,
             sessions,
             manifest.prompts,
             settings.drain_s,
@@ -158,7 +163,7 @@ class Worker:
             ("hot_session_bytes", "What is kept of their objects", lambda: hot.nbytes),
         ):
             telemetry.watch(name, meaning, read)
-        telemetry.watch_caches(self.segmenter.caches())
+        telemetry.watch_caches(self.segmenter.caches(), self.shared.counts if self.shared else None)
         if address:
             host, _, port = address.rpartition(":")
             try:
@@ -181,6 +186,9 @@ class Worker:
         )
         await self.lane.run(lambda: self.segmenter.segment(request), Ticket(None))
         await self.lane.run(lambda: self.tracker.warm(request.image.data), Ticket(None))
+        if self.shared:
+            # Not before: the warming picture was encoded here, whoever encoded it elsewhere.
+            self.shared.begin()
         await self._say(_SERVING)
 
     async def drain(self) -> None:
@@ -197,6 +205,8 @@ class Worker:
         self.batcher.close()
         self.stop_metrics()
         await self.images.close()
+        if self.shared:
+            await self.shared.close()
         await self.sessions.close()
 
     async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
@@ -221,6 +231,17 @@ def _open_images(settings: WorkerSettings) -> ImageStore:
     if settings.redis_url:
         return RedisImages(settings.redis_url, settings.image_ttl_s)
     return MemoryImages(settings.image_ttl_s, settings.max_kept_image_bytes)
+
+
+def _open_shared(artifact: Artifact, engine: Engine, settings: WorkerSettings) -> SharedEmbeddings | None:
+    if not settings.shared_embedding_ttl_s:
+        return None
+    if not settings.redis_url:
+        raise StartError("shared_embedding_ttl_s: there is no redis_url to share image embeddings by")
+    origin = origin_of(artifact, engine, settings)
+    store = RedisEmbeddings(settings.redis_url, origin, settings.shared_embedding_ttl_s)
+    (embedding,) = artifact.manifest.graphs["image_encoder"].outputs
+    return SharedEmbeddings(store, (1, *embedding.shape[1:]))
 
 
 def _open_sessions(settings: WorkerSettings) -> SessionStore:

@@ -33,7 +33,7 @@ class FakeEngine:
     """Graphs of a few numbers. Query i's mask is the image's first i rows of eighths."""
 
     name = "fake"
-    precisions: Mapping[str, Precision] = {}
+    precisions: Mapping[str, Precision] = {"image_encoder": "f32"}
 
     def __init__(self) -> None:
         # Each text's logits; a presence of 100 makes a query's score sigmoid(logit), to the last bit.

@@ -10,6 +10,7 @@ from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.state.v1 import session_pb2 as state_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.sessions.session_store import Parts
+from service.worker.tensors import message_of, tensor_of
 from service.worker.tracker.bank import Array, Kept, Track
 from service.worker.tracker.trial import Trial
 
@@ -95,8 +96,7 @@ def tensors_of(state: State) -> dict[str, Array]:
 
 def packed(tensor: Array) -> bytes:
     """A tensor as a part."""
-    data = np.ascontiguousarray(tensor, dtype="<f2").tobytes()
-    return state_pb.Tensor(shape=tensor.shape, data=data).SerializeToString()
+    return message_of(tensor).SerializeToString()
 
 
 def state_of(parts: Parts, origin: Origin, part: str = HEAD) -> State:
@@ -157,8 +157,7 @@ def _read(parts: Mapping[str, bytes], id: int, listed: Iterable[state_pb.Kept]) 
 
 
 def _unpacked(part: bytes) -> NDArray[np.float16]:
-    tensor = state_pb.Tensor.FromString(part)
-    return np.frombuffer(tensor.data, "<f2").reshape(tensor.shape)
+    return tensor_of(state_pb.Tensor.FromString(part))
 
 
 def _memory(id: int, frame: int) -> str:

@@ -446,8 +446,8 @@ class SegmentResponse(_message.Message):
 
     @_builtins.property
     def timings_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Milliseconds by stage: `queue`, `decode`, a name per graph (what it waits for the engine included), `masks`,
-        `total` (all of the worker's).
+        """Milliseconds by stage: `queue`, `decode`, `shared_embedding` (asking for it, where workers share embeddings), a
+        name per graph (what it waits for the engine included), `masks`, `total` (all of the worker's).
         """
 
     def __init__(
@@ -557,7 +557,7 @@ class EncodeImageResponse(_message.Message):
     def image(self) -> Global___ImageInfo: ...
     @_builtins.property
     def timings_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Milliseconds by stage: `queue`, `decode`, `image_encoder`, `total`."""
+        """Milliseconds by stage: `queue`, `decode`, `shared_embedding` as above, `image_encoder`, `total`."""
 
     def __init__(
         self,
