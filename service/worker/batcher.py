@@ -15,6 +15,7 @@ from service.config import Batching
 from service.worker.cores import on_cores
 from service.worker.engines import Engine, Tensors
 from service.worker.merge import Merger
+from service.worker.worth import Worth
 
 Arrays = dict[str, NDArray[Any]]
 # Told of each batch: the graph, its rows, and seconds.
@@ -43,8 +44,8 @@ class Batcher:
     """Graphs that many threads may run at once, on an engine that one thread may use.
 
     Its thread takes the call that has waited longest, and with it those of the same graph that wait behind
-    it, up to `max_rows`. It never waits for more to come. With `fixed` batching it takes one call at a time,
-    so that what a call gives does not depend on others.
+    it, up to `max_rows`, where that has been worth it. It never waits for more to come. With `fixed` batching
+    it takes one call at a time, so that what a call gives does not depend on others.
     """
 
     def __init__(
@@ -56,15 +57,22 @@ class Batcher:
         max_rows: int,
         cores: Sequence[int] = (),
         ran: Ran = lambda *_: None,
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._engine, self._cores, self._ran = engine, cores, ran
+        self._engine, self._cores, self._ran, self._now = engine, cores, ran, now
         self._mergers = {name: Merger(graph) for name, graph in graphs.items() if graph.inputs}
+        self._worth = {name: Worth() for name in self._mergers}
         self._max_rows = max_rows if batching == "dynamic" else 0
         self._calls: deque[_Call] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that the engine has not begun."""
+        return len(self._calls)
 
     def run(self, graph: str, inputs: Tensors) -> Arrays:
         """As `Graphs`, from any thread. Raises RuntimeError once it is closed."""
@@ -117,6 +125,10 @@ class Batcher:
             return batch
         rows, size, likeness = merger.rows(first.inputs), first.nbytes, merger.likeness(first.inputs)
         with self._changed:
+            others = any(call.graph == first.graph for call in self._calls)
+        if not others or not self._worth[first.graph].pays():
+            return batch
+        with self._changed:
             for call in self._calls:
                 if call.graph != first.graph or merger.likeness(call.inputs) != likeness:
                     continue
@@ -130,14 +142,19 @@ class Batcher:
 
     def _answers(self, batch: Sequence[_Call]) -> list[Arrays]:
         graph, calls = batch[0].graph, [call.inputs for call in batch]
-        if len(batch) == 1:
-            return [self._timed(graph, calls[0])]
-        merger = self._mergers[graph]
+        merger = self._mergers.get(graph)
+        started = self._now()
+        if merger is None or len(calls) == 1:
+            return [self._timed(graph, calls[0], 1, started)]
         inputs, parts = merger.merged(calls)
-        return list(merger.split(self._timed(graph, inputs), calls, parts))
+        return list(merger.split(self._timed(graph, inputs, len(calls), started), calls, parts))
 
-    def _timed(self, graph: str, inputs: Tensors) -> Arrays:
-        started = time.perf_counter()
+    def _timed(self, graph: str, inputs: Tensors, calls: int, since: float) -> Arrays:
+        """The outputs; `since` is when the calls began to be put together."""
+        started = self._now()
         outputs = self._engine.run(graph, inputs)
-        self._ran(graph, len(next(iter(outputs.values()))), time.perf_counter() - started)
+        rows, ended = len(next(iter(outputs.values()))), self._now()
+        self._ran(graph, rows, ended - started)
+        if graph in self._worth:
+            self._worth[graph].took(calls, rows, ended - since)
         return outputs

@@ -1,6 +1,7 @@
 """Calls of one graph as a single call of more rows, and its outputs as theirs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ _NO_POINT = -10
 
 # Rows of each call, from and to, in the outputs.
 Parts = list[tuple[int, int]]
+# Memory for an array of a shape and a type; what is in it means nothing.
+Room = Callable[[Sequence[int], "np.dtype[Any]"], NDArray[Any]]
 
 
 class Merger:
@@ -30,6 +33,8 @@ class Merger:
         self._axes = {tensor.shape[0] for tensor in graph.inputs}
         # Where rows name their image, calls about the same one share it.
         self._shares = any(tensor.name == _IMAGE for tensor in graph.inputs)
+        # Memory for each input, kept: new memory costs more than what is copied into it.
+        self._rooms: dict[str, NDArray[np.uint8]] = {}
 
     def likeness(self, inputs: Tensors) -> tuple[int, ...]:
         """Calls whose likeness is the same can be merged."""
@@ -46,7 +51,7 @@ class Merger:
         return next(len(inputs[tensor.name]) for tensor in self._graph.inputs if tensor.shape[0] == axis)
 
     def merged(self, calls: Sequence[Tensors]) -> tuple[Arrays, Parts]:
-        """One call's inputs, and which of its rows are whose."""
+        """One call's inputs, until the next are merged, and which of its rows are whose."""
         ends = np.cumsum([self.rows(inputs) for inputs in calls]).tolist()
         parts = list(zip([0, *ends[:-1]], ends, strict=True))
         sources, firsts = self._images(calls)
@@ -57,8 +62,17 @@ class Merger:
                 inputs[_IMAGE] = np.concatenate(rows, dtype=np.int32)
             else:
                 holders = sources if tensor.shape[0] == _IMAGES else calls
-                inputs[tensor.name] = joined([each[tensor.name] for each in holders])
+                inputs[tensor.name] = joined([each[tensor.name] for each in holders], self._room(tensor.name))
         return inputs, parts
+
+    def _room(self, name: str) -> Room:
+        def room(shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+            nbytes = math.prod(shape) * dtype.itemsize
+            if name not in self._rooms or self._rooms[name].nbytes < nbytes:
+                self._rooms[name] = np.empty(nbytes, np.uint8)
+            return self._rooms[name][:nbytes].view(dtype).reshape(shape)
+
+        return room
 
     def split(self, outputs: Tensors, calls: Sequence[Tensors], parts: Parts) -> Iterator[Arrays]:
         """Each call's outputs, as views."""
@@ -99,17 +113,16 @@ class Merger:
         }
 
 
-def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def joined(arrays: Sequence[NDArray[Any]], room: Room = np.empty) -> NDArray[Any]:
     """Inputs of the same name behind each other, padded to the longest: with labels, flags and values of
-    nothing."""
+    nothing. One alone is given as it is."""
     if len(arrays) == 1:
         return arrays[0]
     shapes = [array.shape[1:] for array in arrays]
     longest = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
-    if all(shape == longest for shape in shapes):
-        return np.concatenate(arrays)
-    fill = _NO_POINT if arrays[0].dtype == np.int32 else 0
-    whole = np.full((sum(map(len, arrays)), *longest), fill, arrays[0].dtype)
+    whole = room((sum(map(len, arrays)), *longest), arrays[0].dtype)
+    if any(shape != longest for shape in shapes):
+        whole.fill(_NO_POINT if arrays[0].dtype == np.int32 else 0)
     first = 0
     for array in arrays:
         whole[(slice(first, first + len(array)), *map(slice, array.shape[1:]))] = array

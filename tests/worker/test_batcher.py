@@ -161,3 +161,60 @@ def test_what_fails_fails_for_all_that_were_in_it_and_the_next_is_computed(
     batcher.close()
     with pytest.raises(RuntimeError, match="closed"):
         batcher.run("text_encoder", {})
+
+
+class Priced:
+    """Calls of one row each that take as long as it is told, by a clock that it moves itself."""
+
+    def __init__(self, row_s: float, batch_s: float) -> None:
+        """Each row takes `row_s`, and a batch of several `batch_s` beside."""
+        self.row_s, self.batch_s, self.now_s = row_s, batch_s, 0.0
+        self.rows: list[int] = []
+        self.begun, self.free = threading.Semaphore(0), threading.Semaphore(0)
+
+    def now(self) -> float:
+        return self.now_s
+
+    def run(self, graph: str, inputs: Tensors) -> Arrays:
+        count = len(inputs["pixels"])
+        self.begun.release()
+        assert self.free.acquire(timeout=30)
+        self.now_s += self.row_s * count + self.batch_s * (count > 1)
+        self.rows.append(count)
+        return {"embedding": np.zeros((count, 1), np.float32)}
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+
+def _rounds(batcher: Batcher, priced: Priced, inputs: Arrays, rounds: int) -> list[int]:
+    """The rows of each batch. In every round one call is with the engine while two others come."""
+    priced.rows.clear()
+    with ThreadPoolExecutor(3) as threads:
+        for _ in range(rounds):
+            calls = [threads.submit(batcher.run, "image_encoder", inputs)]
+            assert priced.begun.acquire(timeout=30)
+            calls += [threads.submit(batcher.run, "image_encoder", inputs) for _ in range(2)]
+            while batcher.waiting < 2:
+                threading.Event().wait(0.001)
+            for _ in calls:
+                priced.free.release()
+            assert [call.result(30) for call in calls]
+            while priced.begun.acquire(blocking=False) or priced.free.acquire(blocking=False):
+                pass
+    return list(priced.rows)
+
+
+def test_what_is_not_worth_merging_is_run_by_itself_until_it_is(loaded: Artifact) -> None:
+    inputs = _inputs(loaded, "image_encoder", 0)
+    priced = Priced(row_s=1.0, batch_s=5.0)
+    graphs: Any = priced
+    batcher = Batcher(graphs, loaded.manifest.graphs, batching="dynamic", max_rows=8, now=priced.now)
+    # What it costs is not known at first.
+    assert _rounds(batcher, priced, inputs, 3) == [1, 2] * 3
+    assert _rounds(batcher, priced, inputs, 9) == [1, 1, 1] * 9
+    # It is tried again now and then, and found to be worth it.
+    priced.batch_s = -0.5
+    found = _rounds(batcher, priced, inputs, 200)
+    assert found[:3] == [1, 1, 1] and found[-6:] == [1, 2] * 3
+    batcher.close()
