@@ -181,7 +181,7 @@ class Priced:
         assert self.free.acquire(timeout=30)
         self.now_s += self.row_s * count + self.batch_s * (count > 1)
         self.rows.append(count)
-        return {"embedding": np.zeros((count, 1), np.float32)}
+        return {"embedding": np.zeros((count, 1, 1, 1), np.float32)}
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)
