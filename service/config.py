@@ -36,6 +36,7 @@ _ADDRESS = re.compile(r"unix:/[^\0]+|([^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>
 # Before the host and port of workers that share a name, as those of a headless service of Kubernetes do.
 DNS = "dns:"
 _REDIS = ("redis://", "rediss://", "unix://")
+_COLLECTOR = ("http://", "https://")
 
 
 def _address(value: str) -> str:
@@ -69,10 +70,20 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _collector(value: str) -> str:
+    scheme = next((each for each in _COLLECTOR if value.startswith(each)), None)
+    if value and (scheme is None or not _ADDRESS.fullmatch(value.removeprefix(scheme))):
+        raise PydanticCustomError(
+            "collector", "{value} is not http://host:port or https://host:port", {"value": repr(value)}
+        )
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
 # A worker's, or a name that stands for those of several.
 WorkerAddress = Annotated[str, AfterValidator(_worker_address)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+Collector = Annotated[str, AfterValidator(_collector)]
 # In the environment an empty one is none.
 File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
@@ -119,6 +130,16 @@ class LogSettings(_Settings):
     """Records below it are not written."""
 
 
+class TraceSettings(_Settings):
+    """Where the spans of requests go. The same for gateway and workers, or a trace has holes."""
+
+    trace_endpoint: Collector = ""
+    """Collector that takes OTLP over gRPC, `http://host:4317`, or `https://` with TLS; empty: no spans. It
+    needs the extra `tracing`."""
+    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the requests that are traced, of those whose caller has not decided it (`traceparent`)."""
+
+
 class StoreSettings(_Settings):
     """Where artefacts are kept on disk."""
 
@@ -142,7 +163,7 @@ class KeySettings(_Settings):
     """File of the clients' keys, as `efficientsam3 keys new` writes it; none: whoever reaches the gateway."""
 
 
-class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings):
+class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSettings):
     """One worker process: one artefact, one listener."""
 
     listen: Address = "127.0.0.1:50061"
@@ -212,7 +233,7 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings):
     """How long a stopping worker goes on with the requests it has."""
 
 
-class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings):
+class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSettings):
     """The gateway: its listeners, its variants, its patience."""
 
     host: str = "127.0.0.1"

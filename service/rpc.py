@@ -11,8 +11,8 @@ import functools
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -25,6 +25,7 @@ from grpc_status import rpc_status
 
 from service.errors import INTERNAL_DETAIL, Kind, ServiceError
 from service.pb.efficientsam3.v1 import tracking_pb2
+from service.tracing import OFF, Fact, Span, Tracing, ending, within
 
 DOMAIN = "efficientsam3"
 REQUEST_ID_KEY = "x-request-id"
@@ -46,6 +47,10 @@ _SIZES = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 _MAX_DETAIL_BYTES = 1000
 
 _Handler = Callable[[Any, Any], Awaitable[Any]]
+# `Tracing.request` or `Tracing.stream`.
+_Begin = Callable[[str, Mapping[str, str], Mapping[str, str]], Span]
+# A call's context -> `_telling` of it.
+_Telling = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
 def take_request_id(offered: str | None) -> str:
@@ -93,11 +98,14 @@ def frame_error(frame: int, error: ServiceError) -> tracking_pb2.FrameError:
 
 
 class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
-    """Gives every call of ours its request id, and turns what it raises into a status.
+    """Gives every call of ours its request id and its span, and turns what it raises into a status.
 
     A ServiceError becomes its status; anything unexpected is logged with its traceback under the request's
     id and becomes `internal` with a fixed sentence. No method takes a stream and gives one answer.
     """
+
+    def __init__(self, tracing: Tracing = OFF) -> None:
+        self._tracing = tracing
 
     async def intercept_service(
         self,
@@ -115,14 +123,18 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
             "request_deserializer": _tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
+        telling = functools.partial(_telling, method, self._tracing.request)
+        readable = functools.partial(_readable, method)
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_guarded(method, handler.unary_unary), **readers)
+            answer = _guarded(telling, handler.unary_unary, readable)
+            return grpc.unary_unary_rpc_method_handler(answer, **readers)
         if handler.unary_stream is not None:
-            answers = _guarded_answers(method, handler.unary_stream, functools.partial(_readable, method))
+            answers = _guarded_answers(telling, handler.unary_stream, readable)
             return grpc.unary_stream_rpc_method_handler(answers, **readers)
         if handler.stream_stream is None:
             raise NotImplementedError(f"{method}: errors of a stream of requests alone are not translated")
-        answers = _guarded_answers(method, handler.stream_stream, functools.partial(_all_readable, method))
+        telling = functools.partial(_telling, method, self._tracing.stream)
+        answers = _guarded_answers(telling, handler.stream_stream, functools.partial(_all_readable, readable))
         return grpc.stream_stream_rpc_method_handler(answers, **readers)
 
 
@@ -143,21 +155,21 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
     return read
 
 
-def _guarded(method: str, behaviour: Any) -> _Handler:
+def _guarded(telling: _Telling, behaviour: Any, readable: Callable[[Any], Any]) -> _Handler:
     async def answer(request: Any, context: Any) -> Any:
-        async with _telling(method, context):
-            return await behaviour(_readable(method, request), context)
+        async with telling(context):
+            return await behaviour(readable(request), context)
 
     return answer
 
 
 def _guarded_answers(
-    method: str, behaviour: Any, readable: Callable[[Any], Any]
+    telling: _Telling, behaviour: Any, readable: Callable[[Any], Any]
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
     """`readable` makes what the behaviour takes of what gRPC gives: one message, or a stream of them."""
 
     async def answers(asked: Any, context: Any) -> AsyncIterator[Any]:
-        async with _telling(method, context):
+        async with telling(context):
             async for response in behaviour(readable(asked), context):
                 yield response
 
@@ -170,31 +182,35 @@ def _readable(method: str, request: Any) -> Any:
     return request
 
 
-async def _all_readable(method: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _all_readable(readable: Callable[[Any], Any], requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _readable(method, request)
+        yield readable(request)
 
 
 @asynccontextmanager
-async def _telling(method: str, context: Any) -> AsyncIterator[None]:
-    """Gives the call its request id, and ends it with the status of what the block raises."""
+async def _telling(method: str, begin: _Begin, context: Any) -> AsyncIterator[None]:
+    """Gives the call its request id and its span, and ends it with the status of what the block raises."""
     metadata = dict(context.invocation_metadata() or ())
     REQUEST_ID.set(take_request_id(metadata.get(REQUEST_ID_KEY)))
     context.set_trailing_metadata(((REQUEST_ID_KEY, REQUEST_ID.get()),))
-    try:
-        yield
-    except ServiceError as error:
-        await abort(context, error)
-    except grpc.aio.AbortError:
-        raise
-    except asyncio.CancelledError:
-        if (task := asyncio.current_task()) is None or task.cancelling():
+    name = method.removeprefix("/")
+    span = begin(name, metadata, {Fact.RPC_METHOD: name, Fact.REQUEST_ID: REQUEST_ID.get()})
+    with within(span):
+        try:
+            with ending(span):
+                yield
+        except ServiceError as error:
+            await abort(context, error)
+        except grpc.aio.AbortError:
             raise
-        # Only something awaited was cancelled: gRPC would leave the caller without any answer.
-        await abort(context, ServiceError(Kind.UNAVAILABLE, GIVEN_UP))
-    except Exception:
-        _LOG.exception("%s failed, request %s", method, REQUEST_ID.get())
-        await abort(context, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL))
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Only something awaited was cancelled: gRPC would leave the caller without any answer.
+            await abort(context, ServiceError(Kind.UNAVAILABLE, GIVEN_UP))
+        except Exception:
+            _LOG.exception("%s failed, request %s", method, REQUEST_ID.get())
+            await abort(context, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL))
 
 
 def _to_proto(error: ServiceError) -> status_pb2.Status:

@@ -14,6 +14,7 @@ from service.pb.efficientsam3.v1 import (
     variants_pb2_grpc,
 )
 from service.rpc import ErrorsAsStatuses
+from service.tracing import OFF, Tracing
 
 # Full names; their health is known by them, too.
 SEGMENTATION: str = segmentation_pb2.DESCRIPTOR.services_by_name["Segmentation"].full_name
@@ -28,8 +29,12 @@ def make_server(
     variants: variants_pb2_grpc.VariantsServicer,
     state: "health.aio.HealthServicer",
     max_body_bytes: int,
+    tracing: Tracing = OFF,
 ) -> grpc.aio.Server:
-    """The server, without a port yet. What its methods raise is told as `rpc.ErrorsAsStatuses` says."""
+    """The server, without a port yet. What its methods raise is told as `rpc.ErrorsAsStatuses` says.
+
+    `tracing` makes the spans of its calls.
+    """
     options = [
         # Above the limit, so that a message in between is refused by `prompts.check`, with its kind.
         ("grpc.max_receive_message_length", 2 * max_body_bytes + MIB),
@@ -37,7 +42,7 @@ def make_server(
         # Two processes on one port would share its calls by chance.
         ("grpc.so_reuseport", 0),
     ]
-    server = grpc.aio.server(interceptors=[ErrorsAsStatuses()], options=options)
+    server = grpc.aio.server(interceptors=[ErrorsAsStatuses(tracing)], options=options)
     segmentation_pb2_grpc.add_SegmentationServicer_to_server(segmentation, server)
     tracking_pb2_grpc.add_TrackingServicer_to_server(tracking, server)
     variants_pb2_grpc.add_VariantsServicer_to_server(variants, server)

@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.config import LogSettings
+from service.tracing import OFF, Tracing, current
 
 # Under this name `extra` has what a record's message says, each fact by itself: strings and numbers.
 FACTS = "facts"
@@ -40,12 +41,13 @@ def service_version() -> str:
 
 
 class Telemetry:
-    """The metrics of a gateway, with a registry of their own.
+    """The metrics of a gateway, with a registry of their own, and what makes the spans of its requests.
 
     `variant` is a configured variant's name, or empty where the request never got as far as one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing = OFF) -> None:
+        self.tracing = tracing
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "efficientsam3_requests",
@@ -277,14 +279,24 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, FACTS, {}),
         }
+        if trace_id := current().trace_id:
+            told["trace_id"] = trace_id
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info)
         return json.dumps(told, ensure_ascii=False)
 
 
+class _Text(logging.Formatter):
+    """A record as a line of text."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        trace_id = current().trace_id
+        return super().formatMessage(record) + (f" trace_id={trace_id}" if trace_id else "")
+
+
 def configure_logging(settings: LogSettings) -> None:
     """Send records to standard error, a line for each, as the settings say."""
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    text = _Text("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)

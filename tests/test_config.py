@@ -22,6 +22,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"redis_url": "http://:secret@host"},
         "setting redis_url: it must begin with redis://, rediss://, unix://",
     ),
+    "a collector without a scheme": (
+        {"trace_endpoint": "collector:4317"},
+        "setting trace_endpoint: 'collector:4317' is not http://host:port or https://host:port",
+    ),
+    "a collector with a path": (
+        {"trace_endpoint": "http://collector:4317/v1/traces"},
+        "setting trace_endpoint: 'http://collector:4317/v1/traces' is not http://host:port",
+    ),
+    "more than all traces": (
+        {"trace_sample_ratio": 1.5},
+        "setting trace_sample_ratio: Input should be less than or equal to 1",
+    ),
     "images kept for no time": (
         {"image_ttl_s": 0},
         "setting image_ttl_s: Input should be greater than or equal to 1",

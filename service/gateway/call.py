@@ -11,6 +11,7 @@ from typing import Literal
 from service.errors import Kind, ServiceError
 from service.gateway.keys import Key
 from service.telemetry import FACTS, Telemetry
+from service.tracing import Fact, current
 
 _LOG = logging.getLogger("service.request")
 
@@ -57,7 +58,7 @@ class Call:
 
 @contextmanager
 def recorded(call: Call, telemetry: Telemetry) -> Iterator[None]:
-    """Count, time and log the call when the block ends, with whatever it ended."""
+    """Count, time and log the call when the block ends, with whatever it ended, and tell the current span."""
     try:
         yield
     except ServiceError as error:
@@ -72,6 +73,8 @@ def recorded(call: Call, telemetry: Telemetry) -> Iterator[None]:
     finally:
         seconds = time.perf_counter() - call.started
         telemetry.record_request(call.variant, call.transport, call.kind, seconds)
+        current().tell({Fact.REQUEST_ID: call.request_id, Fact.VARIANT: call.variant})
+        current().outcome(call.kind)
         facts = {
             "request_id": call.request_id,
             "key": call.owner,

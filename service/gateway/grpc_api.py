@@ -27,6 +27,7 @@ from service.pb.efficientsam3.v1 import (
 from service.prompts import check_stream
 from service.rpc import REQUEST_ID, authorization_of, frame_error
 from service.telemetry import Telemetry
+from service.tracing import current, ending, within
 
 # A client that stops waiting at its deadline hears nothing later: what we have to say comes before it.
 _HEAD_START_S = 0.1
@@ -50,6 +51,7 @@ def make_server(
         Variants(router, calls),
         state,
         settings.max_body_bytes,
+        telemetry.tracing,
     )
 
 
@@ -171,13 +173,15 @@ class Tracking(tracking_pb2_grpc.TrackingServicer):
     ) -> tracking_pb2.TrackResponse:
         """A frame's answer, or why there is none: the stream goes on, unless it is nobody's."""
         opens = request.HasField("open")
+        span = current().part("open" if opens else "frame")
         try:
-            async with self._calls.begin("Tracking/Track", context) as call:
-                check_stream(opens=opens, opened=bool(id))
-                if opens:
-                    return tracking_pb2.TrackResponse(opened=await self._router.open(request.open, call))
-                asked = tracking_pb2.AddFrameRequest(session=id, frame=request.frame)
-                return tracking_pb2.TrackResponse(frame=await self._router.add(asked, call))
+            with within(span), ending(span):
+                async with self._calls.begin("Tracking/Track", context) as call:
+                    check_stream(opens=opens, opened=bool(id))
+                    if opens:
+                        return tracking_pb2.TrackResponse(opened=await self._router.open(request.open, call))
+                    asked = tracking_pb2.AddFrameRequest(session=id, frame=request.frame)
+                    return tracking_pb2.TrackResponse(frame=await self._router.add(asked, call))
         except ServiceError as error:
             if opens or not id or error.kind is Kind.UNAUTHENTICATED:
                 raise

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +17,7 @@ from service.gateway.call import Call, recorded
 from service.gateway.problems import problem
 from service.rpc import take_request_id
 from service.telemetry import Telemetry
+from service.tracing import Fact, Span, ending, within
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,10 +42,15 @@ class Outer:
         request_id = take_request_id(headers.get("x-request-id"))
         call = Call(request_id, "http", target, asyncio.get_running_loop().time())
         scope.setdefault("state", {})["call"] = call
-        # Probes, scrapes and documents are no requests of anyone's.
-        api = _is_api(scope)
-        with recorded(call, self._telemetry) if api else nullcontext():
+        if not _is_api(scope):
+            # Probes, scrapes and documents are no requests of anyone's.
             await self._answer(call, headers, scope, receive, send)
+            return
+        method: str = scope["method"]
+        span = self._telemetry.tracing.request(method, headers, {Fact.HTTP_METHOD: method})
+        with within(span), ending(span), recorded(call, self._telemetry):
+            await self._answer(call, headers, scope, receive, send)
+            _tell_route(span, scope)
 
     async def _answer(self, call: Call, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _Reply(call, send)
@@ -81,6 +87,13 @@ class Outer:
 def _is_api(scope: Scope) -> bool:
     path: str = scope["path"]
     return path.startswith("/v1/")
+
+
+def _tell_route(span: Span, scope: Scope) -> None:
+    """What the address stands for, which the framework has found meanwhile; it has not if that is nothing."""
+    if route := getattr(scope.get("route"), "path", ""):
+        span.rename(f"{scope['method']} {route}")
+        span.tell({Fact.HTTP_ROUTE: route})
 
 
 class _Reply:

@@ -17,6 +17,7 @@ from service.pb.efficientsam3.v1 import variants_pb2
 from service.prompts import check, check_image_id, check_new_image, image_id
 from service.telemetry import Telemetry
 from service.tls import to_workers
+from service.tracing import current
 
 # What is known of a variant before a worker of it was ever ready.
 Describe = Callable[[str], variants_pb2.Variant]
@@ -166,7 +167,9 @@ class Router:
         if self._fetch and image.HasField("url"):
             started = time.perf_counter()
             image.data = await self._fetch(image.url, call.deadline)
-            self._telemetry.record_stages(call.variant, {"fetch": (time.perf_counter() - started) * 1000})
+            fetch_ms = (time.perf_counter() - started) * 1000
+            self._telemetry.record_stages(call.variant, {"fetch": fetch_ms})
+            current().took("fetch", fetch_ms)
 
     @contextmanager
     def admitted(self, pool: Pool) -> Iterator[None]:

@@ -22,9 +22,11 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.rpc import take_request_id
 from service.telemetry import Telemetry
+from service.tracing import Fact, current, ending, within
 
 # Of RFC 6455: the peer broke a rule that is not the protocol's.
 _POLICY = 1008
+_ADDRESS = "/v1/sessions/{id}/stream"
 
 
 class StreamedFrame(FrameIn):
@@ -47,7 +49,7 @@ def add_stream(
 ) -> None:
     """Add the address of streams to the application."""
 
-    @app.websocket("/v1/sessions/{id}/stream")
+    @app.websocket(_ADDRESS)
     async def stream(socket: WebSocket, id: str) -> None:
         headers = Headers(scope=socket.scope)
         authorization = headers.get("authorization")
@@ -63,7 +65,8 @@ def add_stream(
         await socket.accept()
         try:
             frame_s = deadline_ms(headers, settings) / 1000
-            with telemetry.streams.labels("http").track_inprogress():
+            opened = telemetry.tracing.stream(f"WS {_ADDRESS}", headers, {Fact.HTTP_ROUTE: _ADDRESS})
+            with telemetry.streams.labels("http").track_inprogress(), within(opened):
                 connection = _Connection(socket, id, frame_s, authorization, router, telemetry, admission)
                 while True:
                     await connection.answer()
@@ -98,7 +101,8 @@ class _Connection:
         deadline = asyncio.get_running_loop().time() + self.frame_s
         call = Call(take_request_id(None), "http", f"WS /v1/sessions/{self.id}/stream"[:200], deadline)
         frame: int | None = None
-        with recorded(call, self.telemetry):
+        span = current().part("frame")
+        with within(span), ending(span), recorded(call, self.telemetry):
             try:
                 asked = _read(text)
                 frame = asked.frame

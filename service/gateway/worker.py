@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,7 @@ from service.pb.efficientsam3.v1 import (
 from service.rpc import OWNER_KEY, REQUEST_ID_KEY, SESSION_KEY, SESSIONS_KEY, from_rpc_error
 from service.rpc_server import SEGMENTATION
 from service.tls import Trust, open_channel
+from service.tracing import Span, current, ending
 
 if TYPE_CHECKING:
     from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationAsyncStub
@@ -85,7 +87,7 @@ class Worker:
         self.segmentation: SegmentationAsyncStub = segmentation_pb2_grpc.SegmentationStub(self._channel)
         self.tracking: TrackingAsyncStub = tracking_pb2_grpc.TrackingStub(self._channel)
         self._variants = variants_pb2_grpc.VariantsStub(self._channel)
-        self._watch = asyncio.create_task(self._keep_watching())
+        self._watch = self._watching()
 
     @property
     def ready(self) -> bool:
@@ -107,21 +109,23 @@ class Worker:
         Raises the worker's ServiceError, and UNAVAILABLE when the worker falls silent; cancelling it cancels
         the worker's call.
         """
-        asked = method(self)(request, **_terms(call))
-        with self._under_way(asked):
-            return await asked
+        with ending(current().asks(self.address)) as span:
+            asked = method(self)(request, **_terms(call, span))
+            with self._under_way(asked):
+                return await asked
 
     async def ask_for_many(
         self, method: StreamMethod[Request, Response], request: Request, call: Call
     ) -> AsyncGenerator[Response, None]:
         """As `ask`, for answers that come one by one. Closing it cancels the worker's call."""
-        asked = method(self)(request, **_terms(call))
-        with self._under_way(asked):
-            try:
-                async for answer in asked:
-                    yield answer
-            finally:
-                asked.cancel()
+        with ending(current().asks(self.address)) as span:
+            asked = method(self)(request, **_terms(call, span))
+            with self._under_way(asked):
+                try:
+                    async for answer in asked:
+                        yield answer
+                finally:
+                    asked.cancel()
 
     @contextmanager
     def _under_way(self, asked: grpc.aio.Call) -> Iterator[None]:
@@ -168,7 +172,7 @@ class Worker:
         if self.ready and life == self.life:
             self._become(State.UNREACHABLE)
             self._watch.cancel()
-            self._watch = asyncio.create_task(self._keep_watching())
+            self._watch = self._watching()
 
     def _give_up(self) -> None:
         """It is frozen: what it has is sent elsewhere rather than left to its deadline."""
@@ -184,6 +188,10 @@ class Worker:
             self.standing.came_back()
         _LOG.info("worker %s of %s is %s", self.address, self._variant, state)
         self._changed()
+
+    def _watching(self) -> asyncio.Task[None]:
+        # In a context of its own: it is not the work of the request that begins it.
+        return asyncio.create_task(self._keep_watching(), context=Context())
 
     async def _keep_watching(self) -> None:
         while True:
@@ -226,14 +234,15 @@ class Worker:
             self._become(State.READY if self.info.name == self._variant else State.MISPLACED)
 
 
-def _terms(call: Call) -> dict[str, Any]:
-    """The deadline and the metadata that a worker is asked with."""
+def _terms(call: Call, span: Span) -> dict[str, Any]:
+    """The deadline and the metadata that a worker is asked with. `span`: of the asking."""
     sessions = call.key.sessions if call.key else None
     metadata = (
         (REQUEST_ID_KEY, call.request_id),
         (OWNER_KEY, call.owner),
         (SESSION_KEY, call.new_session),
         (SESSIONS_KEY, str(sessions or "")),
+        *span.headers(),
     )
     return {"timeout": call.deadline - asyncio.get_running_loop().time(), "metadata": metadata}
 

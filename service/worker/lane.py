@@ -6,12 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
 from service.errors import Kind, ServiceError
 from service.telemetry import WorkerTelemetry
+from service.tracing import current
 
 T = TypeVar("T")
 
@@ -52,6 +54,13 @@ class Ticket:
     def left_s(self) -> float:
         """Seconds until the deadline."""
         return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+
+    def begin(self) -> float:
+        """Its turn has come: the milliseconds that it waited. Raises as `go_on`."""
+        queue_ms = self.waited_ms()
+        current().took("queue", queue_ms)
+        self.go_on()
+        return queue_ms
 
     def go_on(self) -> None:
         """Raise `deadline_exceeded` when nobody waits for the answer any more."""
@@ -97,7 +106,8 @@ class Lane:
         await self._turn(ticket)
         self._telemetry.waited(ticket.urgency.name.lower(), ticket.waited_ms() / 1000)
         loop, begun = asyncio.get_running_loop(), time.monotonic()
-        future = self._executor.submit(work)
+        # The thread works for the caller's span and request id.
+        future = self._executor.submit(copy_context().run, work)
 
         def done(_: Future[T]) -> None:
             loop.call_soon_threadsafe(self._done, ticket.owner, time.monotonic() - begun)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.tracing import current
 from service.worker.engines import Graphs
 
 Arrays = dict[str, NDArray[Any]]
@@ -55,4 +56,6 @@ class Run:
         try:
             yield
         finally:
-            self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
+            ms = (time.perf_counter() - started) * 1e3
+            self.ms[name] = self.ms.get(name, 0.0) + ms
+            current().took(name, ms)

@@ -23,8 +23,9 @@ from service.sessions.redis_embeddings import RedisEmbeddings
 from service.sessions.redis_images import RedisImages
 from service.sessions.redis_sessions import RedisSessions
 from service.sessions.session_store import MemorySessions, SessionStore
-from service.telemetry import WorkerTelemetry
+from service.telemetry import WorkerTelemetry, service_version
 from service.tls import add_port, of_worker
+from service.tracing import Tracing, open_tracing
 from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
 from service.worker.cores import on_cores
@@ -94,6 +95,7 @@ class Worker:
     images: ImageStore
     shared: SharedEmbeddings | None
     sessions: Sessions
+    tracing: Tracing
     # Kinds that are served.
     prompts: tuple[str, ...]
     drain_s: float
@@ -103,7 +105,7 @@ class Worker:
 
     @classmethod
     async def listen(cls, artifact: Artifact, engine: Engine, settings: WorkerSettings) -> "Worker":
-        """Take calls at `settings.listen`, NOT_SERVING as yet. Raises StartError."""
+        """Take calls at `settings.listen`, NOT_SERVING as yet. Raises StartError, and ConfigurationError."""
         manifest = artifact.manifest
         try:
             tokenize = TextTokenizer(
@@ -111,6 +113,7 @@ class Worker:
             )
         except ValueError as error:
             raise StartError(str(error)) from error
+        tracing = open_tracing(settings, "worker", service_version(), manifest.variant)
         telemetry = WorkerTelemetry(manifest.variant)
         batcher = _open_batcher(engine, artifact, settings, telemetry)
         shared = _open_shared(artifact, engine, settings)
@@ -127,6 +130,7 @@ class Worker:
             VariantsServicer(describe(artifact)),
             state,
             settings.max_body_bytes,
+            tracing,
         )
         worker = cls(
             server,
@@ -138,6 +142,7 @@ class Worker:
             images,
             shared,
             sessions,
+            tracing,
             manifest.prompts,
             settings.drain_s,
             0,
@@ -193,6 +198,8 @@ class Worker:
 
     async def drain(self) -> None:
         """NOT_SERVING, no new calls, `drain_s` for those that are here; then everything is closed."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.drain_s
         await self.health.enter_graceful_shutdown()
         stopping = asyncio.ensure_future(self.server.stop(self.drain_s))
         idle = asyncio.ensure_future(self.lane.idle())
@@ -208,6 +215,7 @@ class Worker:
         if self.shared:
             await self.shared.close()
         await self.sessions.close()
+        await asyncio.to_thread(self.tracing.close, until - loop.time())
 
     async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for service in ("", *SERVICES):

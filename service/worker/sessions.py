@@ -26,6 +26,7 @@ from service.sessions.session_store import (
     SessionStore,
     Stored,
 )
+from service.tracing import current
 from service.worker.hot_sessions import HotSessions, Key, Session
 from service.worker.scenes import Seen
 from service.worker.tracker.state import (
@@ -172,6 +173,7 @@ class Sessions:
         started = time.perf_counter()
         await self._commit(session, before, after, Cursor(frame.frame, frame.revision), kept)
         store_ms = (time.perf_counter() - started) * 1e3
+        current().took("store", store_ms)
         session.seen = seen
         self.hot.put(session)
         # Known only now that the answer is written: it is told once, and not when the answer is given again.

@@ -2,7 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from service.config import WorkerSettings
@@ -13,6 +14,7 @@ from service.pb.efficientsam3.v1 import tracking_pb2_grpc
 from service.prompts import check_frame, check_open, check_session_id, check_stream, check_video
 from service.rpc import frame_error, owner_of, session_of, sessions_of
 from service.sessions.image_store import ImageStore
+from service.tracing import current, ending, within
 from service.worker.hot_sessions import Session
 from service.worker.lane import Lane, Ticket, Urgency
 from service.worker.scenes import Seen
@@ -47,7 +49,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             opens = request.HasField("open")
             check_stream(opens=opens, opened=bool(id))
             if opens:
-                session = await self._open(request.open, context)
+                with _part("open"):
+                    session = await self._open(request.open, context)
                 id = session.id
                 yield pb.TrackResponse(opened=described(session, self._variant))
             else:
@@ -67,8 +70,9 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             yield pb.TrackResponse(opened=described(session, self._variant))
             async for frame in frames_of(video, request):
                 try:
-                    ticket = Ticket(context.time_remaining(), owner, Urgency.BULK)
-                    answer = await self._follow(owner, session.id, frame, ticket)
+                    with _part("frame"):
+                        ticket = Ticket(context.time_remaining(), owner, Urgency.BULK)
+                        answer = await self._follow(owner, session.id, frame, ticket)
                 except ServiceError as error:
                     yield pb.TrackResponse(error=frame_error(frame.frame, error))
                     return
@@ -124,7 +128,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
     async def _told(self, owner: str, id: str, frame: pb.Frame) -> pb.TrackResponse:
         """A frame's answer, or why there is none."""
         try:
-            return pb.TrackResponse(frame=await self._add(owner, id, frame, None))
+            with _part("frame"):
+                return pb.TrackResponse(frame=await self._add(owner, id, frame, None))
         except ServiceError as error:
             return pb.TrackResponse(error=frame_error(frame.frame, error))
 
@@ -157,12 +162,19 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
     def _compute(
         self, frame: pb.Frame, state: State, seen: Seen | None, ticket: Ticket
     ) -> tuple[State, pb.FrameAnswer, Seen]:
-        queue_ms = ticket.waited_ms()
-        ticket.go_on()
+        queue_ms = ticket.begin()
         after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on)
         answer.timings_ms["queue"] = queue_ms
         answer.timings_ms["total"] = ticket.waited_ms()
         return after, answer, seen
+
+
+@contextmanager
+def _part(name: str) -> Iterator[None]:
+    """The block is a part of the current stream or video."""
+    span = current().part(name)
+    with within(span), ending(span):
+        yield
 
 
 def described(session: Session, variant: str) -> pb.Session:

@@ -81,12 +81,17 @@ class House:
 
         self.run(waiting())
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Let the gateway finish and go, if there is one."""
         if self._gateway:
             assert self.channel
             self.http.close()
             self.channel.close()
             self.run(self._gateway.stop(asyncio.Event()))
+            self._gateway = None
+
+    def close(self) -> None:
+        self.stop()
         for worker in self._workers:
             self.run(worker.die())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -51,6 +51,8 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         # Requests that arrived, requests whose call was cancelled, and what answers wait for.
         self.asked: list[pb.SegmentRequest] = []
         self.request_ids: list[str] = []
+        # Beneath which span each lies; None: none.
+        self.traceparents: list[str | None] = []
         # Images to keep that arrived, what is kept by owner and id, and on whose behalf it was asked.
         self.encoded: list[pb.EncodeImageRequest] = []
         self.kept: dict[tuple[str, str], bytes] = {}
@@ -118,7 +120,9 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         return pb.DeleteImageResponse()
 
     async def _arrive(self, context: Context) -> None:
-        self.request_ids.append(dict(context.invocation_metadata() or ())["x-request-id"])
+        metadata = dict(context.invocation_metadata() or ())
+        self.request_ids.append(metadata["x-request-id"])
+        self.traceparents.append(metadata.get("traceparent"))
         self.owners.append(owner_of(context))
         self.arrived.set()
         try:

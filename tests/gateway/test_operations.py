@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 
@@ -260,3 +261,11 @@ def test_the_documentation_page_asks_nothing_of_another_host(house: House) -> No
     addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
     assert len(addresses) >= 2
     assert all(house.http.get(address).status_code == 200 for address in addresses)
+
+
+def test_an_answers_body_does_not_wait_for_its_headers_to_be_acknowledged(house: House) -> None:
+    house.open()
+    house.http.get("/healthz")
+    (connection,) = house.gateway._http.server_state.connections
+    transport = connection.transport  # type: ignore[union-attr]
+    assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
