@@ -91,7 +91,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _graph_rows(name: str, columns: Mapping[Column, Sequence[Difference]]) -> list[str]:
     """A row per graph: the largest difference over its outputs, pictures and prompts, by column."""
-    first = [each for each in columns[F32[0]] if each.bound]
+    # Where some of the tests were run, there may be none.
+    first = [each for each in columns.get(F32[0], ()) if each.bound]
     lines = []
     for graph in dict.fromkeys(each.graph for each in first):
         own = [each for each in first if each.graph == graph]
