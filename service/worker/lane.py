@@ -91,9 +91,11 @@ class Lane:
     async def run(self, work: Callable[[], T], ticket: Ticket) -> T:
         """What `work` returns or raises, computed in one of the threads.
 
-        Raises `overloaded` when the queue is full, or so long that the deadline would pass in it. Cancelling
-        this abandons the ticket, and takes the work out of the queue if it has not begun.
+        Raises `overloaded` when the queue is full, or so long that the deadline would pass in it, and
+        `deadline_exceeded` when it has passed already. Cancelling this abandons the ticket, and takes the
+        work out of the queue if it has not begun.
         """
+        ticket.go_on()
         await self._turn(ticket)
         self._telemetry.waited(ticket.urgency.name.lower(), ticket.waited_ms() / 1000)
         loop, begun = asyncio.get_running_loop(), time.monotonic()
