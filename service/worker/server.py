@@ -195,11 +195,12 @@ class Worker:
         """NOT_SERVING, no new calls, `drain_s` for those that are here; then everything is closed."""
         await self.health.enter_graceful_shutdown()
         stopping = asyncio.ensure_future(self.server.stop(self.drain_s))
-        idle = asyncio.ensure_future(self.lane.idle())
+        # The last answers get a moment to leave.
+        idle = asyncio.ensure_future(self.lane.idle(_LAST_ANSWERS_S))
         await asyncio.wait({stopping, idle}, return_when="FIRST_COMPLETED")
         idle.cancel()
-        # Whoever watches our health never hangs up: the last answers get a moment to leave, no more.
-        await self.server.stop(min(_LAST_ANSWERS_S, self.drain_s))
+        # Whoever watches our health never hangs up.
+        await self.server.stop(None)
         await stopping
         self.lane.close()
         self.batcher.close()

@@ -56,7 +56,7 @@ def _ordered(tickets: dict[str, Ticket], hands: int = 1, running: tuple[Ticket, 
         tasks = await _queued(lane, order, tickets)
         busy.let_go()
         await asyncio.gather(*ahead, *tasks)
-        await lane.idle()
+        await lane.idle(0)
         lane.close()
 
     run(scenario())
