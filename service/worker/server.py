@@ -51,7 +51,7 @@ class StartError(Exception):
 
 
 async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | None = None) -> None:
-    """Serve the variant's artefact until SIGTERM, SIGINT, or end of file on `parent_fd`.
+    """Serve the variant's artefact as `serve` does.
 
     Raises StartError when there is no sound artefact, no engine for it, or the address cannot be had.
     """
@@ -66,6 +66,16 @@ async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | No
     except ValueError as error:
         raise StartError(f"engine_cores: {error}") from error
     _LOG.info("%s on %s: %s", variant, engine.name, dict(engine.precisions))
+    await serve(artifact, engine, settings, parent_fd)
+
+
+async def serve(
+    artifact: Artifact, engine: Engine, settings: WorkerSettings, parent_fd: int | None = None
+) -> None:
+    """Serve the artefact on the engine until SIGTERM, SIGINT, or end of file on `parent_fd`; then drain.
+
+    Closes the engine. Raises StartError when the address cannot be had.
+    """
     # Until here a signal ends the process at once, as by default: there is nothing to finish yet.
     stop = _stop_event(parent_fd)
     worker = await Worker.listen(artifact, engine, settings)
@@ -74,7 +84,7 @@ async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | No
         await asyncio.wait({warming, asyncio.ensure_future(stop.wait())}, return_when="FIRST_COMPLETED")
         if warming.done():
             await warming
-            _LOG.info("%s is ready on %s", variant, settings.listen)
+            _LOG.info("%s is ready on %s", artifact.manifest.variant, settings.listen)
             await stop.wait()
     finally:
         await worker.drain()
