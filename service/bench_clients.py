@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import TYPE_CHECKING
@@ -35,7 +35,9 @@ class Answers:
     timings_ms: list[dict[str, float]] = field(default_factory=list)
     # Every request by how it ended: "ok", or the error's kind.
     kinds: Counter[str] = field(default_factory=Counter)
-    # Refusals that said when to come back.
+    # Of the refused because there were too many, from sending to being told so; and how many of these were
+    # told when to come back.
+    refused_seconds: list[float] = field(default_factory=list)
     told_when: int = 0
     # From the first request to the last answer.
     took_s: float = 0.0
@@ -45,11 +47,12 @@ class Answers:
         """Answered requests per second."""
         return len(self.seconds) / self.took_s if self.took_s else 0.0
 
-    def percentile_ms(self, percent: int) -> float:
-        """Of the answered requests' times; 0 of none."""
-        if len(self.seconds) < 2:
-            return 1e3 * sum(self.seconds)
-        return 1e3 * quantiles(self.seconds, n=100, method="inclusive")[percent - 1]
+
+def percentile_ms(seconds: Sequence[float], percent: int) -> float:
+    """Of requests' times; 0 of none."""
+    if len(seconds) < 2:
+        return 1e3 * sum(seconds)
+    return 1e3 * quantiles(seconds, n=100, method="inclusive")[percent - 1]
 
 
 async def closed(
@@ -86,10 +89,8 @@ async def opened(
             task = asyncio.create_task(_ask(stub, requests, deadline_s, answers))
             asked.add(task)
             task.add_done_callback(asked.discard)
-        sent_s = time.perf_counter() - started
         await asyncio.gather(*asked)
-        # What was admitted in this time is what counts for it.
-        answers.took_s = sent_s
+        answers.took_s = time.perf_counter() - started
     return answers
 
 
@@ -111,7 +112,9 @@ async def _ask(
     except grpc.RpcError as failure:
         error = from_rpc_error(failure)
         answers.kinds[error.kind.value] += 1
-        answers.told_when += error.kind is Kind.OVERLOADED and error.retry_after_s is not None
+        if error.kind is Kind.OVERLOADED:
+            answers.refused_seconds.append(time.perf_counter() - started)
+            answers.told_when += error.retry_after_s is not None
         return
     answers.seconds.append(time.perf_counter() - started)
     answers.timings_ms.append(dict(answer.timings_ms))

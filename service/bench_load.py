@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model_store import artifact as artifacts
 from model_store.artifact import Artifact
 from service import processes
-from service.bench_clients import Answers, Requests, closed, opened
+from service.bench_clients import Answers, Requests, closed, opened, percentile_ms
 from service.config import WorkerSettings
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationStub
@@ -257,7 +257,7 @@ async def _measure_service(
         runs = [await closed(address, asked, clients, plan.seconds, _DEADLINE_S) for _ in range(plan.runs)]
         per_s = median(each.per_s for each in runs)
         best = max(best, per_s)
-        p50, p99 = (median(each.percentile_ms(percent) for each in runs) for percent in (50, 99))
+        p50, p99 = (median(percentile_ms(each.seconds, percent) for each in runs) for percent in (50, 99))
         say(
             f"{clients} clients: {per_s:.1f} requests/s ({per_s / bare.best:.2f} of the bare engine), "
             f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
@@ -267,11 +267,15 @@ async def _measure_service(
     if plan.overload:
         before = resident_mb(served)
         over = await opened(address, asked, plan.overload * best, plan.overload_s, _DEADLINE_S)
-        refused = sum(over.kinds.values()) - len(over.seconds)
         say(
             f"{plan.overload:g} times as many for {plan.overload_s:g} s: {over.per_s:.1f} answered/s "
-            f"({over.per_s / best:.2f} of the best), p99 {over.percentile_ms(99):.0f} ms; {refused} refused, "
-            f"{over.told_when} of them told when to come back: {dict(over.kinds)}"
+            f"({over.per_s / best:.2f} of the best), p99 {percentile_ms(over.seconds, 99):.0f} ms; "
+            f"how they ended: {dict(over.kinds)}"
+        )
+        p50, p99 = (percentile_ms(over.refused_seconds, percent) for percent in (50, 99))
+        say(
+            f"  {len(over.refused_seconds)} refused, p50 {p50:.1f} ms, p99 {p99:.1f} ms; "
+            f"{over.told_when} of them told when to come back"
         )
         say(f"  resident, MB: {before:.0f} before, {resident_mb(served):.0f} after")
         after = await closed(address, asked, max(plan.clients), plan.seconds, _DEADLINE_S)

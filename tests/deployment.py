@@ -1,19 +1,23 @@
 """Gateways and workers of one variant, each a process of its own, before one Redis: what a cluster runs."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import grpc
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
+from tests.held_worker import locked
 from tests.serving import free_ports
 
 _READY_S = 180.0
@@ -22,10 +26,12 @@ _READY_S = 180.0
 class Process:
     """A command of ours that can be killed and started again."""
 
-    def __init__(self, log: Path, environment: dict[str, str], *arguments: str) -> None:
+    def __init__(
+        self, log: Path, environment: dict[str, str], *arguments: str, module: str = "service.cli"
+    ) -> None:
         self.log = log
         self._environment = {**os.environ, **environment}
-        self._command = [sys.executable, "-m", "service.cli", *arguments]
+        self._command = [sys.executable, "-m", module, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         # Its processor time at the last `mark`, seconds.
         self._marked_s = 0.0
@@ -48,6 +54,15 @@ class Process:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def terminate(self) -> None:
+        """Ask it to stop (SIGTERM)."""
+        self._known().terminate()
+
+    def ended(self) -> int:
+        """Its exit code, once it has stopped."""
+        assert self._process is not None
+        return self._process.wait(60)
 
     def freeze(self) -> None:
         """SIGSTOP: it is there, and does nothing."""
@@ -89,15 +104,27 @@ class Deployment:
         *,
         workers: int = 2,
         gateways: int = 2,
+        held: bool = False,
         **settings: object,
     ) -> None:
-        """`settings` are the workers', which have one thread each."""
+        """`settings` are the gateways' and the workers', which have one thread each.
+
+        `held`: the workers are those of `tests.held_worker`.
+        """
         self.variant, shared = artefact.name, {"EFFICIENTSAM3_REDIS_URL": redis_url}
-        named = {f"EFFICIENTSAM3_{name.upper()}": str(value) for name, value in settings.items()}
+        shared |= {f"EFFICIENTSAM3_{name.upper()}": str(value) for name, value in settings.items()}
         self.addresses = [f"unix:{folder}/{index}.sock" for index in range(workers)]
+        self._metrics = [f"127.0.0.1:{port}" for port in free_ports(workers)]
         options = ("worker", self.variant, "--store", str(artefact.parent), "--threads", "1", "--listen")
+        module = "tests.held_worker" if held else "service.cli"
         self.workers = [
-            Process(folder / f"worker-{index}.log", shared | named, *options, address)
+            Process(
+                folder / f"worker-{index}.log",
+                shared | {"EFFICIENTSAM3_METRICS_LISTEN": self._metrics[index]},
+                *options,
+                address,
+                module=module,
+            )
             for index, address in enumerate(self.addresses)
         ]
         ports = free_ports(2 * gateways)
@@ -169,6 +196,30 @@ class Deployment:
     def stub(self, worker: Process) -> TrackingStub:
         """Asks one worker itself, without a gateway that may lose patience with it."""
         return TrackingStub(grpc.insecure_channel(self.addresses[self.workers.index(worker)]))
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """No engine computes meanwhile."""
+        with ExitStack() as stack:
+            for address in self.addresses:
+                stack.enter_context(locked(address, whole=True))
+            yield
+
+    def told(self, metric: str, worker: int | None = None, **labels: str) -> float:
+        """A metric's value, of all that has these labels; the first gateway's, or a worker's."""
+        url = self.urls[0] if worker is None else f"http://{self._metrics[worker]}"
+        families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == f"efficientsam3_{metric}" and labels.items() <= sample.labels.items()
+        )
+
+    async def until(self, value: float, metric: str, worker: int | None = None, **labels: str) -> None:
+        """Return when that is what is told."""
+        while await asyncio.to_thread(self.told, metric, worker, **labels) != value:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     def logs(self) -> str:
         """What all of them wrote."""

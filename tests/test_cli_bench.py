@@ -1,5 +1,7 @@
 """`efficientsam3 bench`, as a user runs it: a worker and a Redis of its own."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,82 @@ def test_the_stages_of_a_frame_are_told_side_by_side() -> None:
         assert len(times) == 2 and all(time > 0 for time in times)
     assert len(_cells(done.stdout, "store, of the frame")) == 6
     assert "3 objects" in done.stderr
+
+
+def _found(output: str, *parts: str) -> list[str]:
+    """What stands in the places of the one line that is so: `#` for a number, `*` for whatever."""
+    pattern = re.escape("".join(parts)).replace(r"\#", r"(-?\d+(?:\.\d+)?)").replace(r"\*", "(.+)")
+    found = [line for each in output.splitlines() if (line := re.fullmatch(pattern, each))]
+    assert len(found) == 1, output
+    return list(found[0].groups())
+
+
+def _numbers(output: str, *parts: str) -> list[float]:
+    return [float(each) for each in _found(output, *parts)]
+
+
+def _bare(output: str) -> float:
+    """Its requests per second at the best size of batches."""
+    best, batch, *listed = _numbers(
+        output, "bare engine: # requests/s in batches of # (1: #, 2: #, 4: #, 8: #)"
+    )
+    assert best == max(listed) and batch == 2 ** listed.index(best)
+    return best
+
+
+def _answered(output: str, clients: int) -> float:
+    """Requests per second of so many clients."""
+    per_s, share, p50, p99 = _numbers(
+        output, f"{clients} clients: # requests/s (# of the bare engine), p50 # ms, p99 # ms"
+    )
+    # Both are rounded.
+    assert share == pytest.approx(per_s / _bare(output), rel=0.02, abs=0.01) and 0 < p50 <= p99
+    return per_s
+
+
+def _stages(output: str) -> dict[str, float]:
+    """Milliseconds of one request's."""
+    (listed,) = _found(output, "  of one request, ms: *")
+    return {name: float(ms) for name, _, ms in (each.rpartition(" ") for each in listed.split(", "))}
+
+
+def test_load_beside_the_bare_engine_and_more_than_can_be_answered() -> None:
+    output = run_command(
+        *("bench", "load", "--clients", "1", "--clients", "2", "--runs", "1", "--seconds", "0.1"),
+        *("--overload", "50", "--overload-seconds", "1"),
+    ).stdout
+    best = max(_answered(output, clients) for clients in (1, 2))
+    stages = _stages(output)
+    assert {"queue", "rest of the worker", "gateway and transport"} < stages.keys()
+    for stage in ("decode", "image_encoder", "concept_features", "concept_decoder", "concept_masks", "masks"):
+        assert stages[stage] > 0, stage
+    *times, ended = _found(
+        output,
+        "50 times as many for 1 s: # answered/s (# of the best), p99 # ms; how they ended: *",
+    )
+    answered, of_best, p99 = map(float, times)
+    assert of_best == pytest.approx(answered / best, rel=0.02, abs=0.01) and p99 > 0
+    refused, p50, p99, told = _numbers(
+        output, "  # refused, p50 # ms, p99 # ms; # of them told when to come back"
+    )
+    counted = ast.literal_eval(ended)
+    assert counted == {"ok": counted["ok"], "overloaded": refused} and refused == told
+    assert 0 < p50 <= p99
+    # As many were sent as it says, but for what was rounded.
+    assert sum(counted.values()) == pytest.approx(50 * best, abs=4)
+    assert all(each > 0 for each in _numbers(output, "  resident, MB: # before, # after"))
+    per_s, of_best = _numbers(output, "  afterwards: # requests/s (# of the best)")
+    assert of_best == pytest.approx(per_s / best, rel=0.02, abs=0.01)
+
+
+def test_load_of_clicks_asks_the_graph_of_clicks_alone() -> None:
+    output = run_command(
+        *("bench", "load", "--kind", "click", "--clients", "1", "--runs", "1", "--seconds", "0.1")
+    ).stdout
+    assert _answered(output, 1) > 0
+    rest = {"queue", "masks", "rest of the worker", "gateway and transport"}
+    assert _stages(output).keys() == {"prompt_decoder", *rest}
+    assert "times as many" not in output
 
 
 def test_a_redis_that_is_there_is_used_and_left_as_it_was(redis_server: RedisServer) -> None:

@@ -4,8 +4,9 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
@@ -92,6 +93,8 @@ class Lane:
         self._waiting: list[_Place] = []
         # Pieces under way by their owner.
         self._running: Counter[str] = Counter()
+        # Requests under way, and how many there ever were.
+        self._requests = self._ever = 0
         # Seconds that a piece takes, lately.
         self._mean_s = 0.0
         self._quiet = asyncio.Event()
@@ -100,9 +103,11 @@ class Lane:
     async def run(self, work: Callable[[], T], ticket: Ticket) -> T:
         """What `work` returns or raises, computed in one of the threads.
 
-        Raises `overloaded` when the queue is full, or so long that the deadline would pass in it. Cancelling
-        this abandons the ticket, and takes the work out of the queue if it has not begun.
+        Raises `overloaded` when the queue is full, or so long that the deadline would pass in it, and
+        `deadline_exceeded` when it has passed already. Cancelling this abandons the ticket, and takes the
+        work out of the queue if it has not begun.
         """
+        ticket.go_on()
         await self._turn(ticket)
         self._telemetry.waited(ticket.urgency.name.lower(), ticket.waited_ms() / 1000)
         loop, begun = asyncio.get_running_loop(), time.monotonic()
@@ -129,9 +134,24 @@ class Lane:
         """Pieces under way."""
         return self._hands - self._free
 
-    async def idle(self) -> None:
-        """Return when nothing runs and nothing waits."""
-        await self._quiet.wait()
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Somebody's meanwhile, of one piece of work or of several: the lane is not idle in between."""
+        self._requests, self._ever = self._requests + 1, self._ever + 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._settle()
+
+    async def idle(self, seconds: float) -> None:
+        """Return when no request was there, and nothing ran, for so long."""
+        known = -1
+        while known != self._ever:
+            await self._quiet.wait()
+            known = self._ever
+            await asyncio.sleep(seconds)
 
     def close(self) -> None:
         """Return when what runs has ended. Nothing may be waiting."""
@@ -183,7 +203,10 @@ class Lane:
             if not place.turn.done():
                 self._begin(place.ticket.owner)
                 place.turn.set_result(None)
-        if self._free == self._hands:
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._free == self._hands and not self._requests:
             self._quiet.set()
 
     def _done(self, owner: str, seconds: float) -> None:

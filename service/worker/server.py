@@ -52,7 +52,7 @@ class StartError(Exception):
 
 
 async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | None = None) -> None:
-    """Serve the variant's artefact until SIGTERM, SIGINT, or end of file on `parent_fd`.
+    """Serve the variant's artefact as `serve` does.
 
     Raises StartError when there is no sound artefact, no engine for it, or the address cannot be had.
     """
@@ -67,6 +67,16 @@ async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | No
     except ValueError as error:
         raise StartError(f"engine_cores: {error}") from error
     _LOG.info("%s on %s: %s", variant, engine.name, dict(engine.precisions))
+    await serve(artifact, engine, settings, parent_fd)
+
+
+async def serve(
+    artifact: Artifact, engine: Engine, settings: WorkerSettings, parent_fd: int | None = None
+) -> None:
+    """Serve the artefact on the engine until SIGTERM, SIGINT, or end of file on `parent_fd`; then drain.
+
+    Closes the engine. Raises StartError when the address cannot be had.
+    """
     # Until here a signal ends the process at once, as by default: there is nothing to finish yet.
     stop = _stop_event(parent_fd)
     worker = await Worker.listen(artifact, engine, settings)
@@ -75,7 +85,7 @@ async def run_worker(settings: WorkerSettings, variant: str, parent_fd: int | No
         await asyncio.wait({warming, asyncio.ensure_future(stop.wait())}, return_when="FIRST_COMPLETED")
         if warming.done():
             await warming
-            _LOG.info("%s is ready on %s", variant, settings.listen)
+            _LOG.info("%s is ready on %s", artifact.manifest.variant, settings.listen)
             await stop.wait()
     finally:
         await worker.drain()
@@ -202,11 +212,12 @@ class Worker:
         until = loop.time() + self.drain_s
         await self.health.enter_graceful_shutdown()
         stopping = asyncio.ensure_future(self.server.stop(self.drain_s))
-        idle = asyncio.ensure_future(self.lane.idle())
+        # The last answers get a moment to leave.
+        idle = asyncio.ensure_future(self.lane.idle(_LAST_ANSWERS_S))
         await asyncio.wait({stopping, idle}, return_when="FIRST_COMPLETED")
         idle.cancel()
-        # Whoever watches our health never hangs up: the last answers get a moment to leave, no more.
-        await self.server.stop(min(_LAST_ANSWERS_S, self.drain_s))
+        # Whoever watches our health never hangs up.
+        await self.server.stop(None)
         await stopping
         self.lane.close()
         self.batcher.close()

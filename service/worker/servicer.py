@@ -42,9 +42,10 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         check_variant(request.variant, self._variant)
         check_source(request.image)
         self._segmenter.check(request.prompts)
-        if request.image.HasField("id"):
-            request.image.data = await kept_image(self._images, owner_of(context), request.image.id)
-        return await self._lane.run(functools.partial(self._compute, request, ticket), ticket)
+        with self._lane.request():
+            if request.image.HasField("id"):
+                request.image.data = await kept_image(self._images, owner_of(context), request.image.id)
+            return await self._lane.run(functools.partial(self._compute, request, ticket), ticket)
 
     async def EncodeImage(  # noqa: N802
         self, request: pb.EncodeImageRequest, context: Any
@@ -56,8 +57,9 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         check_source(request.image)
         data = request.image.data
         work = functools.partial(self._encode, data, ticket)
-        scene, timings_ms = await self._lane.run(work, ticket)
-        kept_until = await self._images.put(owner_of(context), scene.id, data)
+        with self._lane.request():
+            scene, timings_ms = await self._lane.run(work, ticket)
+            kept_until = await self._images.put(owner_of(context), scene.id, data)
         return pb.EncodeImageResponse(
             variant=self._variant,
             image=pb.ImageInfo(id=scene.id, width=scene.width, height=scene.height),

@@ -63,7 +63,10 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         owner = owner_of(context)
         check_video(request, self._settings)
         self._tracker.check(pb.Frame(prompts=[asked.prompt for asked in request.prompts]))
-        with await asyncio.to_thread(open_video, request.video, self._settings) as video:
+        with (
+            self._lane.request(),
+            await asyncio.to_thread(open_video, request.video, self._settings) as video,
+        ):
             if not request.open.session and not request.open.HasField("frames_total") and video.frames:
                 request.open.frames_total = video.frames
             session = await self._open(request.open, context)
@@ -147,7 +150,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             sent = await self._with_image(owner, frame)
             return await self._lane.run(functools.partial(self._compute, sent, state, seen, ticket), ticket)
 
-        return await self._sessions.add(owner, id, frame, compute)
+        with self._lane.request():
+            return await self._sessions.add(owner, id, frame, compute)
 
     async def _with_image(self, owner: str, frame: pb.Frame) -> pb.Frame:
         """The frame with its image's bytes, where it names one that was sent before."""

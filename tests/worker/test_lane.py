@@ -56,7 +56,7 @@ def _ordered(tickets: dict[str, Ticket], hands: int = 1, running: tuple[Ticket, 
         tasks = await _queued(lane, order, tickets)
         busy.let_go()
         await asyncio.gather(*ahead, *tasks)
-        await lane.idle()
+        await lane.idle(0)
         lane.close()
 
     run(scenario())
@@ -110,6 +110,21 @@ def test_a_queue_that_is_longer_than_the_deadline_is_not_joined() -> None:
         patient = asyncio.create_task(lane.run(busy, Ticket(60)))
         busy.let_go()
         await asyncio.gather(*ahead, patient)
+        lane.close()
+
+    run(scenario())
+
+
+def test_whose_deadline_has_passed_is_not_told_of_a_queue() -> None:
+    async def scenario() -> None:
+        lane, busy = _lane(1, 1), Busy()
+        running = asyncio.create_task(lane.run(busy, Ticket(None)))
+        await asyncio.sleep(0)
+        with pytest.raises(ServiceError) as refused:
+            await lane.run(busy, Ticket(0.0))
+        assert refused.value.kind is Kind.DEADLINE_EXCEEDED
+        busy.let_go()
+        await running
         lane.close()
 
     run(scenario())

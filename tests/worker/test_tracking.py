@@ -20,7 +20,7 @@ from service.pb.efficientsam3.v1 import tracking_pb2_grpc
 from service.rpc import from_rpc_error
 from service.worker.engines import open_engine
 from service.worker.server import Worker
-from tests.pictures import encoded, moving_square
+from tests.pictures import encoded, moving_clip, moving_square
 from tests.redis_server import RedisServer
 
 WIDTH, HEIGHT = 90, 60
@@ -103,9 +103,8 @@ def start(artefact: Path, tmp_path: Path) -> Start:
     async def started(name: str = "a", **settings: Any) -> AsyncIterator[Tracking]:
         artifact = artifacts.load(artefact)
         address = f"unix:{tmp_path}/{name}.sock"
-        chosen = WorkerSettings(
-            listen=address, precision="f32", threads=1, drain_s=1.0, engine="openvino", **settings
-        )
+        usual = {"listen": address, "precision": "f32", "threads": 1, "drain_s": 1.0, "engine": "openvino"}
+        chosen = WorkerSettings(**{**usual, **settings})
         graphs = {graph: artifact.path(graph) for graph in artifact.manifest.graphs}
         engine = open_engine(graphs, chosen)
         worker = await Worker.listen(artifact, engine, chosen)
@@ -414,6 +413,24 @@ def test_frames_follow_each_other_no_faster_than_they_may(start: Start) -> None:
             before = asyncio.get_running_loop().time()
             await tracking.frames(id, range(4))
             assert asyncio.get_running_loop().time() - before >= 3 / 20
+
+    run(scenario())
+
+
+def test_a_stopping_worker_answers_the_frames_that_it_has_between_which_it_is_idle(
+    start: Start, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with start(max_frame_rate=1.5, drain_s=30.0) as tracking:
+            id = (await tracking.open()).session
+            adding = [asyncio.ensure_future(tracking.add(id, shot(index))) for index in range(4)]
+            asked = pb.TrackVideoRequest(video=moving_clip(tmp_path, 4).read_bytes())
+            video = aiter(tracking.stub.TrackVideo(asked))
+            assert (await anext(video)).HasField("opened") and (await anext(video)).frame.frame == 0
+            assert (await adding[0]).frame == 0
+            await tracking.worker.drain()
+            assert [(await each).frame for each in adding] == [0, 1, 2, 3]
+            assert [answer.frame.frame async for answer in video] == [1, 2, 3]
 
     run(scenario())
 
