@@ -57,8 +57,11 @@ class Call:
 
 
 @contextmanager
-def recorded(call: Call, telemetry: Telemetry) -> Iterator[None]:
-    """Count, time and log the call when the block ends, with whatever it ended, and tell the current span."""
+def recorded(call: Call, telemetry: Telemetry, left: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Count, time and log the call when the block ends, with whatever it ended, and tell the current span.
+
+    `left` is raised where the client is gone.
+    """
     try:
         yield
     except ServiceError as error:
@@ -67,8 +70,8 @@ def recorded(call: Call, telemetry: Telemetry) -> Iterator[None]:
     except asyncio.CancelledError:
         call.kind = "cancelled"
         raise
-    except Exception:
-        call.kind = Kind.INTERNAL.value
+    except Exception as error:
+        call.kind = "cancelled" if left and isinstance(error, left) else Kind.INTERNAL.value
         raise
     finally:
         seconds = time.perf_counter() - call.started

@@ -102,7 +102,7 @@ class _Connection:
         call = Call(take_request_id(None), "http", f"WS /v1/sessions/{self.id}/stream"[:200], deadline)
         frame: int | None = None
         span = current().part("frame")
-        with within(span), ending(span), recorded(call, self.telemetry):
+        with within(span), ending(span), recorded(call, self.telemetry, WebSocketDisconnect):
             try:
                 asked = _read(text)
                 frame = asked.frame

@@ -1,6 +1,7 @@
 """Keys of streams, which come with the handshake or with a frame."""
 
 import json
+import time
 
 import grpc
 import pytest
@@ -52,6 +53,18 @@ def test_frames_of_a_stream_are_requests_and_one_too_many_does_not_end_it(
         kinds = [frame(socket)["type"].removeprefix("/problems/") for _ in range(3)]
         assert kinds == ["session_not_found", "session_not_found", "quota_exceeded"]
         assert frame(socket, key=secret("bob"))["type"] == "/problems/session_not_found"
+
+
+def test_who_leaves_before_the_image_came_has_cancelled(house: House, keys: KeysFile) -> None:
+    opened(house, keys)
+    with stream(house, **authorization("alice")) as socket:
+        socket.send(json.dumps({"frame": 0}))
+    line = 'efficientsam3_requests_total{kind="cancelled",transport="http",variant=""} 1.0'
+    until = time.monotonic() + 60
+    while line not in house.http.get("/metrics").text.splitlines():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert 'kind="internal"' not in house.http.get("/metrics").text
 
 
 def test_a_stream_over_grpc_needs_a_key_too(house: House, keys: KeysFile) -> None:
