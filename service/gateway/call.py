@@ -57,7 +57,7 @@ class Call:
 
 
 @contextmanager
-def recorded(call: Call, telemetry: Telemetry, left: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def recorded(call: Call, telemetry: Telemetry, left: type[Exception] | None = None) -> Iterator[None]:
     """Count, time and log the call when the block ends, with whatever it ended, and tell the current span.
 
     `left` is raised where the client is gone.
