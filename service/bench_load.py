@@ -161,7 +161,9 @@ async def keep(address: str, picture: bytes) -> None:
             raise from_rpc_error(error) from error
 
 
-def measure_bare(work: Work, settings: WorkerSettings, seconds: float) -> Bare:
+def measure_bare(
+    work: Work, settings: WorkerSettings, seconds: float, batches: Sequence[int] = BATCHES
+) -> Bare:
     """The engine's best on the settings' cores. Raises EngineError, ArtifactError."""
     artifact = artifacts.load(work.folder)
     with on_cores(settings.engine_cores):
@@ -169,7 +171,7 @@ def measure_bare(work: Work, settings: WorkerSettings, seconds: float) -> Bare:
         engine = open_engine(graphs, settings)
         try:
             recorded = _recorded(artifact, engine, settings, work)
-            return Bare({batch: _rate(engine, artifact, recorded, batch, seconds) for batch in BATCHES})
+            return Bare({batch: _rate(engine, artifact, recorded, batch, seconds) for batch in batches})
         finally:
             engine.close()
 
@@ -233,6 +235,9 @@ def run(work: Work, plan: Plan, settings: WorkerSettings, say: Callable[[str], N
     with on_cores(plan.cores):
         bare = median_of([measure_bare(work, settings, plan.seconds) for _ in range(plan.runs)])
         say(f"bare engine: {bare.best:.1f} requests/s in batches of {bare.best_batch} ({bare.listed})")
+        with processes.counting(plan.cores):
+            beside = measure_bare(work, settings, plan.seconds, [bare.best_batch]).best
+        say(f"  {beside:.1f} ({beside / bare.best:.2f}) while the other cores do nothing but count")
         engine = {
             "engine": settings.engine,
             "precision": settings.precision,

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,6 +106,19 @@ def service(artefact: Path, cores: Sequence[int] = (), **settings: object) -> It
                 raise CommandError(f"{artefact.name}: {error} {_last_line(log)}") from error
             finally:
                 process.terminate()
+
+
+@contextmanager
+def counting(cores: Sequence[int]) -> Iterator[None]:
+    """Each of these cores is busy meanwhile, with next to no memory: what is one to the system may be half of
+    one that another shares."""
+    with ExitStack() as stack:
+        for core in cores:
+            with on_cores([core]):
+                busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.enter_context(busy)
+            stack.callback(busy.kill)
+        yield
 
 
 @contextmanager
