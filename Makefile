@@ -5,8 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # What `make serve` serves: by default the embedded student, which comes with the code.
 VARIANT ?= demo
+# Options of `make bench-peers`.
+PEERS ?=
 
-.PHONY: help serve test test-full check fix clean
+.PHONY: help serve test test-full bench-peers check fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -19,6 +21,9 @@ test: $(VENV)/.dev ## install and run the tests that fit in minutes (they bring 
 
 test-full: $(VENV)/.dev ## run every test
 	$(BIN)/pytest
+
+bench-peers: $(VENV)/.dev ## measure VARIANT beside other serving frameworks, each in an environment of its own
+	$(BIN)/python -m tests.load.peers $(PEERS) $(VARIANT)
 
 check: $(VENV)/.dev ## lint, format, types, import contracts, generated code
 	$(BIN)/ruff check .
