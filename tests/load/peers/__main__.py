@@ -1,6 +1,7 @@
 """`python -m tests.load.peers`: the same graphs and prompts behind the service and its peers."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,6 +105,8 @@ def _progress(console: Console, total: int) -> Iterator[Say]:
 
 
 if __name__ == "__main__":
+    # Told to end, it stops the server that runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         typer.run(main)
     except Exception as error:

@@ -42,7 +42,7 @@ class Server:
     # The JSON to send, of a picture in base64 and a text.
     asked: Callable[[str, str], dict[str, Any]]
     # What was found, of the JSON that came.
-    found: Callable[[dict[str, Any]], Segments]
+    found: Callable[[Any], Segments]
     # Under PEERS, where its server.py and its requirements.txt are; empty: ours, which needs no other.
     folder: str = ""
 
@@ -62,15 +62,16 @@ def _ours(picture: str, text: str) -> dict[str, Any]:
     return {"image": {"base64": picture}, "prompts": [{"text": text}], "options": options}
 
 
-def _peer(name: str, folder: str, path: str, *command: str) -> Server:
-    return Server(
-        name,
-        command or ("-m", f"tests.load.peers.{folder}.server"),
-        path,
-        lambda picture, text: {"image": picture, "text": text},
-        lambda answer: list(answer["segments"]),
-        folder,
-    )
+def _flat(picture: str, text: str) -> dict[str, Any]:
+    return {"image": picture, "text": text}
+
+
+def _module(folder: str) -> tuple[str, ...]:
+    return "-m", f"tests.load.peers.{folder}.server"
+
+
+def _segments(answer: Any) -> Segments:
+    return list(answer["segments"])
 
 
 OURS = Server(
@@ -78,17 +79,24 @@ OURS = Server(
     ("-m", "service.cli", "serve", "{variant}"),
     "/v1/segment",
     _ours,
-    lambda answer: list(answer["results"][0]["segments"]),
+    lambda answer: _segments(answer["results"][0]),
 )
-_BENTO = ("serve", "tests.load.peers.bentoml.server:Segment", "--host", "127.0.0.1", "--port", "{port}")
+_BENTO = ("-m", "bentoml", "serve", "tests.load.peers.bentoml.server:Segment")
 SERVERS = {
     server.name: server
     for server in (
         OURS,
-        _peer("LitServe", "litserve", "/predict"),
-        _peer("BentoML", "bentoml", "/segment", "-m", "bentoml", *_BENTO, "--timeout-keep-alive", "600"),
-        _peer("Ray Serve", "ray_serve", "/"),
-        _peer("mosec", "mosec", "/inference"),
+        Server("LitServe", _module("litserve"), "/predict", _flat, _segments, "litserve"),
+        Server(
+            "BentoML",
+            (*_BENTO, "--host", "127.0.0.1", "--port", "{port}"),
+            "/segment",
+            lambda picture, text: {"asked": [_flat(picture, text)]},
+            lambda answer: _segments(answer[0]),
+            "bentoml",
+        ),
+        Server("Ray Serve", _module("ray_serve"), "/", _flat, _segments, "ray_serve"),
+        Server("mosec", _module("mosec"), "/inference", _flat, _segments, "mosec"),
     )
 }
 
@@ -162,6 +170,8 @@ def running(
         # Nothing is told to anybody.
         "RAY_USAGE_STATS_ENABLED": "0",
         "BENTOML_DO_NOT_TRACK": "True",
+        # Ray's workers would give way to everybody, the clients among them.
+        "RAY_worker_niceness": "0",
     }
     filled = [part.format(port=port, variant=artefact.name) for part in server.command]
     with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as scratch:
@@ -206,12 +216,14 @@ def _wait(process: "subprocess.Popen[bytes]", one: Running, path: str, first: by
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Return when the server is gone, and what it started in its session."""
+    """Return when the server is gone, and with it whatever is left in its session."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_S)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    for each in psutil.pids():
+        with suppress(ProcessLookupError):
+            if os.getsid(each) == process.pid:
+                os.kill(each, signal.SIGKILL)
     process.wait()
 
 

@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,10 +15,13 @@ from service.cli_common import CommandError
 from service.worker.cores import on_cores
 from tests.load.peers.agreement import first_difference
 from tests.load.peers.clients import Answers, Asking, at_once, percentile_ms
-from tests.load.peers.servers import OURS, FailedError, Running, Segments, Server, running
+from tests.load.peers.servers import FailedError, Running, Segments, Server, running
 
 # (what is done, of which server) is told before each step.
 Say = Callable[[str, str], None]
+
+# Requests of each client that do not count, at least.
+_WARMING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,53 +70,55 @@ def steps(servers: int, plan: Plan) -> int:
 
 
 def measure(servers: Mapping[Server, Path], plan: Plan, say: Say) -> list[Row]:
-    """Every server in every run, in turn. `servers` come with their interpreters, ours among them.
+    """Every server in every run, in turn. `servers` come with their interpreters, ours first.
 
     Raises CommandError where a server does not start, or does not find what ours finds.
     """
     answers: dict[tuple[str, int], list[Answers]] = defaultdict(list)
-    ours: list[Segments] = []
     with on_cores(plan.cores):
-        for run, server in _turns(list(servers), plan.runs):
+        _compare(servers, plan, say)
+        for server in _turns(list(servers), plan.runs):
             say("starting", server.name)
-            askings = [Asking(server, *each) for each in plan.asked]
-            first = askings[0].body()
-            with running(server, servers[server], plan.artefact, plan.cores, plan.settings, first) as one:
-                if not run:
-                    say("comparing", server.name)
-                    ours = _compared(server, askings, one, ours)
-                # Once for the engine to prepare for the shapes, and for whoever adapts to what comes.
-                askings[0].closed(one, max(plan.clients), plan.seconds / 2, 4 * max(plan.clients))
-                for clients in plan.clients:
+            asking = Asking(server, *plan.asked[0])
+            with _running(server, servers[server], plan) as one:
+                # From few to many: who adapts to what comes is not to remember more than comes.
+                for clients in sorted(plan.clients):
                     say(f"{clients} clients", server.name)
+                    # Also for the engine to prepare for the shapes.
+                    asking.closed(one, clients, plan.seconds / 2, _WARMING * clients)
                     answers[server.name, clients].append(
-                        askings[0].closed(one, clients, plan.seconds, plan.least)
+                        asking.closed(one, clients, plan.seconds, plan.least)
                     )
     return [_row(name, clients, runs) for (name, clients), runs in answers.items()]
 
 
-def _turns(servers: Sequence[Server], runs: int) -> Iterator[tuple[int, Server]]:
+def _running(server: Server, python: Path, plan: Plan) -> AbstractContextManager[Running]:
+    first = Asking(server, *plan.asked[0]).body()
+    return running(server, python, plan.artefact, plan.cores, plan.settings, first)
+
+
+def _turns(servers: Sequence[Server], runs: int) -> Iterator[Server]:
     """Each run begins with another server: what comes first in one comes last in the next."""
     for run, turn in itertools.product(range(runs), range(len(servers))):
-        yield run, servers[(run + turn) % len(servers)]
+        yield servers[(run + turn) % len(servers)]
 
 
-def _compared(
-    server: Server, askings: Sequence[Asking], one: Running, ours: list[Segments]
-) -> list[Segments]:
-    """What ours finds. Raises CommandError where another server finds anything else, alone or in a batch."""
-    try:
-        connection = one.connect()
-        alone = [asking.segments(connection) for asking in askings]
-        connection.close()
-        together = at_once(askings, one)
-    except FailedError as error:
-        raise CommandError(f"{server.name} does not answer: {error}") from error
-    ours = alone if server is OURS else ours
-    for way, found in (("alone", alone), ("at once", together)):
-        if what := first_difference(found, ours):
-            raise CommandError(f"{server.name}, asked {way}, does not find what ours finds: {what}")
-    return ours
+def _compare(servers: Mapping[Server, Path], plan: Plan, say: Say) -> None:
+    """Raise CommandError where a server finds anything else than the first one, alone or in a batch."""
+    ours: list[Segments] = []
+    for server, python in servers.items():
+        say("comparing", server.name)
+        askings = [Asking(server, *each) for each in plan.asked]
+        with _running(server, python, plan) as one:
+            try:
+                alone = [segments for asking in askings for segments in at_once([asking], one)]
+                together = at_once(askings, one)
+            except FailedError as error:
+                raise CommandError(f"{server.name} does not answer: {error}") from error
+        ours = ours or alone
+        for way, found in (("one by one", alone), ("at once", together)):
+            if what := first_difference(found, ours):
+                raise CommandError(f"{server.name}, asked {way}, does not find what ours finds: {what}")
 
 
 def _row(name: str, clients: int, runs: Sequence[Answers]) -> Row:

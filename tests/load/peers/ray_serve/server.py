@@ -12,11 +12,14 @@ from ray import serve
 from starlette.requests import Request
 
 from service.config import ServeSettings
-from tests.load.peers.model import Found, Model, Prepared, finish, open_artifact
+from tests.load.peers.model import Model, open_artifact
 
-# Seconds that a batch waits for more requests. While one is computed the next gathers anyway.
-_WAIT_S = 0.0
-# Requests that a replica takes on at once: those of a batch that is computed, and of the next ones.
+# Seconds that a batch waits for more requests: Ray's own default. Batches do not grow while they wait for
+# another one that is computed, so that without it nearly each request would be a batch.
+_WAIT_S = 0.01
+# One is computed while the other is decoded or encoded.
+_BATCHES = 2
+# Requests that a replica takes on at once: enough for its batches and those behind them.
 _ONGOING = 64
 
 
@@ -27,25 +30,22 @@ class Segment:
     def __init__(self) -> None:
         settings = ServeSettings()
         self.model = Model(open_artifact(settings), settings)
-        self.compute.set_max_batch_size(settings.max_batch)
+        self.segment.set_max_batch_size(settings.max_batch)
 
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=_WAIT_S)
-    async def compute(self, batch: Sequence[Prepared]) -> list[Found]:
-        """The graphs, for one batch."""
-        return await asyncio.to_thread(self.model.compute, batch)
+    @serve.batch(batch_wait_timeout_s=_WAIT_S, max_concurrent_batches=_BATCHES)
+    async def segment(self, batch: Sequence[tuple[bytes, str]]) -> list[dict[str, Any]]:
+        """One batch."""
+        return await asyncio.to_thread(self.model.predict, batch)
 
     async def __call__(self, request: Request) -> dict[str, Any]:
         """One request."""
         asked = await request.json()
-        picture = base64.b64decode(asked["image"])
-        prepared = await asyncio.to_thread(self.model.prepare, picture, asked["text"])
-        found = await self.compute(prepared)
-        return await asyncio.to_thread(finish, found)
+        return await self.segment((base64.b64decode(asked["image"]), asked["text"]))
 
 
 def _main() -> None:
     settings = ServeSettings()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     serve.start(http_options={"host": "127.0.0.1", "port": settings.http_port})
     serve.run(Segment.bind())
     # Ray has handlers of its own, which these replace.
