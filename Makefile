@@ -8,7 +8,7 @@ VARIANT ?= demo
 # Options of `make bench-peers`.
 PEERS ?=
 
-.PHONY: help serve test test-full bench-peers check fix clean
+.PHONY: help serve test test-full bench bench-peers check fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -21,6 +21,10 @@ test: $(VENV)/.dev ## install and run the tests that fit in minutes (they bring 
 
 test-full: $(VENV)/.dev ## run every test
 	$(BIN)/pytest
+
+bench: $(VENV)/.dev ## measure docs/benchmarks.md anew: an hour, on a machine that does nothing else
+	$(BIN)/efficientsam3 variants synthesize es-ev-m-mc-s0 --if-missing
+	$(BIN)/python -m tests.load.page docs/benchmarks.md
 
 bench-peers: $(VENV)/.dev ## measure VARIANT beside other serving frameworks, each in an environment of its own
 	$(BIN)/python -m tests.load.peers $(PEERS) $(VARIANT)
