@@ -269,7 +269,8 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     max_deadline_ms: PositiveInt = 600_000
     """The longest deadline a request may ask for."""
     max_waiting: PositiveInt = 256
-    """Requests of one variant that may be admitted and not answered; one more is refused as `overloaded`."""
+    """Requests of one variant that may be admitted and not answered; one more is refused as `overloaded`. So
+    is what its ready workers would refuse, by their `max_queued` and `concurrency`."""
     probe_interval_s: PositiveFloat = 1.0
     """How often a worker that is not ready is asked again."""
     drain_s: NonNegativeFloat = 30.0

@@ -13,6 +13,9 @@ from service.tls import Trust
 
 _LOG = logging.getLogger(__name__)
 
+# Share of the latest request in the mean time of one.
+_LATEST = 0.1
+
 
 class Pool:
     """The workers of one variant."""
@@ -40,6 +43,8 @@ class Pool:
         self._some_ready = asyncio.Event()
         # Requests that wait for a worker or run on one.
         self.admitted = 0
+        # Seconds that one takes, lately.
+        self.mean_s = 0.0
 
     @property
     def ready(self) -> int:
@@ -49,6 +54,18 @@ class Pool:
         """Those that may be asked now: without those that are set aside, unless all are."""
         ready = [worker for worker in self.workers.values() if worker.ready]
         return [worker for worker in ready if not worker.standing.aside] or ready
+
+    @property
+    def capacity(self) -> int:
+        """Requests that its ready workers take at once; 0 where one does not say, or none is ready."""
+        takes = [
+            worker.info.capacity if worker.info else 0 for worker in self.workers.values() if worker.ready
+        ]
+        return sum(takes) if all(takes) else 0
+
+    def took(self, seconds: float) -> None:
+        """A request was answered after so long."""
+        self.mean_s += _LATEST * (seconds - self.mean_s)
 
     @property
     def info(self) -> variants_pb2.Variant | None:

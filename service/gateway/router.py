@@ -28,6 +28,9 @@ _SET_WORKERS = (
     """set workers to the addresses of its workers, EFFICIENTSAM3_WORKERS='{"VARIANT": ["host:port"]}'"""
 )
 
+# The least that who is refused is asked to wait.
+_LEAST_RETRY_S = 0.5
+
 
 class Router:
     """The configured variants and their workers. Build it inside the event loop."""
@@ -173,15 +176,21 @@ class Router:
 
     @contextmanager
     def admitted(self, pool: Pool) -> Iterator[None]:
-        """Count one more request of the pool's variant. Raises ServiceError OVERLOADED."""
-        limit = self._settings.max_waiting
+        """Count one more request of the pool's variant.
+
+        Raises ServiceError OVERLOADED: what its workers would refuse is refused here, where that costs least.
+        """
+        limit = min(self._settings.max_waiting, pool.capacity or self._settings.max_waiting)
         if pool.admitted >= limit:
             detail = f"Variant {pool.variant} has {limit:,} requests waiting or running, which is the limit."
-            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=1.0)
+            # By then those that are here now are answered.
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=max(_LEAST_RETRY_S, pool.mean_s))
         pool.admitted += 1
+        began = time.monotonic()
         try:
             with self._telemetry.inflight.labels(pool.variant).track_inprogress():
                 yield
+            pool.took(time.monotonic() - began)
         finally:
             pool.admitted -= 1
 
@@ -195,6 +204,7 @@ class Router:
         answer = variants_pb2.Variant()
         answer.CopyFrom(pool.info or self._describe(pool.variant))
         answer.workers_ready = pool.ready
+        answer.capacity = pool.capacity
         answer.default = pool.variant == self.default
         return answer
 

@@ -313,6 +313,7 @@ class VariantOut(BaseModel):
     parameters: int
     digest: str
     workers_ready: int
+    capacity: int = Field(description="Requests that its ready workers take at once; one more is refused")
     default: bool
     audit: str
 

@@ -108,6 +108,7 @@ def variant_answer(variant: variants_pb2.Variant) -> VariantOut:
         parameters=variant.parameters,
         digest=variant.digest,
         workers_ready=variant.workers_ready,
+        capacity=variant.capacity,
         default=variant.default,
         audit=variant.audit,
     )

@@ -137,7 +137,7 @@ class Worker:
         server = make_server(
             SegmentationServicer(manifest.variant, segmenter, lane, images, settings),
             TrackingServicer(manifest.variant, tracker, lane, (sessions, images), settings),
-            VariantsServicer(describe(artifact)),
+            VariantsServicer(describe(artifact, settings.max_queued + settings.concurrency)),
             state,
             settings.max_body_bytes,
             tracing,

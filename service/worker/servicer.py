@@ -109,8 +109,8 @@ class VariantsServicer(variants_pb2_grpc.VariantsServicer):
         return self._variant
 
 
-def describe(artifact: Artifact) -> variants_pb.Variant:
-    """The artefact as a message."""
+def describe(artifact: Artifact, capacity: int) -> variants_pb.Variant:
+    """The artefact as a message; the worker takes `capacity` requests at once."""
     manifest = artifact.manifest
     return variants_pb.Variant(
         name=manifest.variant,
@@ -128,6 +128,7 @@ def describe(artifact: Artifact) -> variants_pb.Variant:
         workers_ready=1,
         default=True,
         audit=", ".join(f"{name}: {value}" for name, value in manifest.audit.items()),
+        capacity=capacity,
     )
 
 

@@ -62,6 +62,8 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: ServiceError | None = None
+        # Requests that it says it takes at once; 0: it does not say.
+        self.capacity = 0
         self._server: grpc.aio.Server | None = None
 
     async def start(self, serving: bool = True) -> None:
@@ -137,7 +139,12 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         self, request: variants_pb2.GetVariantRequest, context: Context
     ) -> variants_pb2.Variant:
         return variants_pb2.Variant(
-            name=self.variant, digest="sha256:feed", score_threshold=0.4, prompts=["text"], synthetic=True
+            name=self.variant,
+            digest="sha256:feed",
+            score_threshold=0.4,
+            prompts=["text"],
+            synthetic=True,
+            capacity=self.capacity,
         )
 
     async def ListVariants(

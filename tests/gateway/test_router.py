@@ -185,6 +185,30 @@ def test_no_more_is_admitted_than_may_wait(house: House) -> None:
     assert house.http.post("/v1/segment", json=BODY).status_code == 200
 
 
+def test_what_workers_would_refuse_does_not_get_to_them(house: House) -> None:
+    one, other = house.worker(), house.worker()
+    one.capacity, other.capacity = 2, 1
+    for worker in (one, other):
+        house.run(worker.start())
+        house.tell(worker.gate.clear)
+    house.open(one, other)
+    house.wait_ready(workers=2)
+    assert house.http.get("/v1/variants").json()["variants"][0]["capacity"] == 3
+    asking = [Asking(house) for _ in range(3)]
+    _inflight(house, 3)
+    answer = house.http.post("/v1/segment", json=BODY)
+    assert (answer.status_code, answer.json()["type"]) == (429, "/problems/overloaded")
+    assert answer.headers["retry-after"] == "1"
+    assert len(one.asked) + len(other.asked) <= 3
+    house.tell(one.gate.set)
+    house.tell(other.gate.set)
+    assert [each.answer().status_code for each in asking] == [200] * 3
+    # With one worker fewer there is room for fewer.
+    house.run(one.die())
+    house.wait_ready(workers=1)
+    assert house.http.get("/v1/variants").json()["variants"][0]["capacity"] == 1
+
+
 def test_a_request_that_no_worker_had_is_not_said_to_have_lost_one(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
