@@ -1,8 +1,10 @@
 """A virtual environment for each peer: the peer at its pinned version, the project with our versions."""
 
 import hashlib
+import json
 import subprocess
 import sys
+import tomllib
 import venv
 from importlib.metadata import distributions
 from pathlib import Path
@@ -42,7 +44,7 @@ def python_of(server: Server, place: Path) -> Path:
                 str(ROOT),
                 constraints,
                 server.requirements.read_text(),
-                (ROOT / "pyproject.toml").read_text(),
+                json.dumps(_ours()),
             )
         ).encode()
     ).hexdigest()
@@ -62,3 +64,9 @@ def python_of(server: Server, place: Path) -> Path:
 
 def _versions() -> dict[str, str]:
     return {each.name.lower(): each.version for each in distributions() if each.name.lower() in _SAME}
+
+
+def _ours() -> list[str]:
+    """What the project itself needs there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["cpu"]]
