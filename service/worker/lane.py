@@ -3,13 +3,14 @@
 import asyncio
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
+from statistics import fmean
 from typing import TypeVar
 
 from service.errors import Kind, ServiceError
@@ -20,8 +21,8 @@ T = TypeVar("T")
 
 # The least that a caller who is refused is asked to wait.
 _LEAST_RETRY_S = 0.5
-# Share of the latest piece of work in the mean time of one.
-_LATEST = 0.1
+# So many of the latest pieces of work make the pace.
+_LATEST = 16
 
 
 class Urgency(Enum):
@@ -95,27 +96,30 @@ class Lane:
         self._running: Counter[str] = Counter()
         # Requests under way, and how many there ever were.
         self._requests = self._ever = 0
-        # Seconds that a piece takes, lately.
-        self._mean_s = 0.0
+        # Seconds from one finished piece to the next, while there is work: their mean does not depend on
+        # how many threads share what they work with, as the time that a piece takes does.
+        self._intervals_s: deque[float] = deque(maxlen=_LATEST)
+        # When the last piece ended, or the first began after a rest.
+        self._paced = 0.0
         self._quiet = asyncio.Event()
         self._quiet.set()
 
     async def run(self, work: Callable[[], T], ticket: Ticket) -> T:
         """What `work` returns or raises, computed in one of the threads.
 
-        Raises `overloaded` when the queue is full, or so long that the deadline would pass in it, and
-        `deadline_exceeded` when it has passed already. Cancelling this abandons the ticket, and takes the
-        work out of the queue if it has not begun.
+        Raises `overloaded` when the queue is full, or so long that the deadline would pass before the
+        answer, and `deadline_exceeded` when it has passed already. Cancelling this abandons the ticket, and
+        takes the work out of the queue if it has not begun.
         """
         ticket.go_on()
         await self._turn(ticket)
         self._telemetry.waited(ticket.urgency.name.lower(), ticket.waited_ms() / 1000)
-        loop, begun = asyncio.get_running_loop(), time.monotonic()
+        loop = asyncio.get_running_loop()
         # The thread works for the caller's span and request id.
         future = self._executor.submit(copy_context().run, work)
 
         def done(_: Future[T]) -> None:
-            loop.call_soon_threadsafe(self._done, ticket.owner, time.monotonic() - begun)
+            loop.call_soon_threadsafe(self._done, ticket.owner)
 
         future.add_done_callback(done)
         try:
@@ -175,19 +179,24 @@ class Lane:
             raise
 
     def _check_room(self, ticket: Ticket) -> None:
-        wait_s = len(self._waiting) * self._mean_s / self._hands
+        pace_s = fmean(self._intervals_s or (0.0,))
+        wait_s = len(self._waiting) * pace_s
+        # Its own time, beside as many others.
+        own_s = (self._hands + 1) * pace_s
         retry_s = max(_LEAST_RETRY_S, wait_s)
         if len(self._waiting) >= self._max_queued:
             self._telemetry.refused("full")
             detail = f"{self._max_queued} requests are waiting already, the limit of this worker's queue."
             raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=retry_s)
-        if wait_s > ticket.left_s():
+        if wait_s + own_s > ticket.left_s():
             self._telemetry.refused("deadline")
-            waiting = f"{len(self._waiting)} requests are waiting already, some {wait_s:.1f} s of work"
-            detail = f"{waiting}: the deadline would pass before this one's turn."
+            waiting = f"{len(self._waiting)} requests are waiting already, and this one would be answered"
+            detail = f"{waiting} in some {wait_s + own_s:.1f} s: its deadline would pass before."
             raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=retry_s)
 
     def _begin(self, owner: str) -> None:
+        if self._free == self._hands:
+            self._paced = time.monotonic()
         self._free -= 1
         self._running[owner] += 1
         self._quiet.clear()
@@ -209,6 +218,10 @@ class Lane:
         if self._free == self._hands and not self._requests:
             self._quiet.set()
 
-    def _done(self, owner: str, seconds: float) -> None:
-        self._mean_s += (seconds - self._mean_s) * (_LATEST if self._mean_s else 1.0)
+    def _done(self, owner: str) -> None:
+        now = time.monotonic()
+        # What warms up is nobody's request: first times take longer.
+        if self._requests:
+            self._intervals_s.append(now - self._paced)
+        self._paced = now
         self._end(owner)

@@ -99,7 +99,8 @@ def test_work_goes_on_in_several_threads_at_once() -> None:
 def test_a_queue_that_is_longer_than_the_deadline_is_not_joined() -> None:
     async def scenario() -> None:
         lane, busy = _lane(100, 1), Busy()
-        await lane.run(lambda: time.sleep(0.3), Ticket(None))
+        with lane.request():
+            await lane.run(lambda: time.sleep(0.3), Ticket(None))
         ahead = [asyncio.create_task(lane.run(busy, Ticket(None))) for _ in range(4)]
         await asyncio.sleep(0)
         with pytest.raises(ServiceError) as refused:
@@ -110,6 +111,42 @@ def test_a_queue_that_is_longer_than_the_deadline_is_not_joined() -> None:
         patient = asyncio.create_task(lane.run(busy, Ticket(60)))
         busy.let_go()
         await asyncio.gather(*ahead, patient)
+        lane.close()
+
+    run(scenario())
+
+
+def test_a_queue_is_not_joined_by_who_would_be_answered_too_late() -> None:
+    async def scenario() -> None:
+        lane, busy = _lane(100, 4), Busy()
+        # Four at once that share one engine: each takes 0.4 s, and one is answered every 0.1 s.
+        with lane.request():
+            await asyncio.gather(*(lane.run(lambda: time.sleep(0.4), Ticket(None)) for _ in range(4)))
+        ahead = [asyncio.create_task(lane.run(busy, Ticket(None))) for _ in range(4)]
+        await asyncio.sleep(0)
+        # Its turn would come at once. Its own time is what it has not.
+        with pytest.raises(ServiceError) as refused:
+            await lane.run(busy, Ticket(0.3))
+        assert refused.value.kind is Kind.OVERLOADED and "0 requests are waiting" in refused.value.detail
+        patient = asyncio.create_task(lane.run(busy, Ticket(10)))
+        busy.let_go()
+        await asyncio.gather(*ahead, patient)
+        lane.close()
+
+    run(scenario())
+
+
+def test_what_warms_up_tells_nothing_of_how_long_requests_take() -> None:
+    async def scenario() -> None:
+        lane, busy = _lane(100, 1), Busy()
+        await lane.run(lambda: time.sleep(0.3), Ticket(None))
+        running = asyncio.create_task(lane.run(busy, Ticket(None)))
+        await asyncio.sleep(0)
+        hasty = asyncio.create_task(lane.run(busy, Ticket(0.3)))
+        await asyncio.sleep(0)
+        assert lane.waiting == 1
+        busy.let_go()
+        await asyncio.gather(running, hasty)
         lane.close()
 
     run(scenario())
