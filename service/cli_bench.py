@@ -98,7 +98,7 @@ def load(
 ) -> None:
     """What the service answers per second beside what its engine could if it did nothing else."""
     from model_store import artifact
-    from service import bench_load
+    from service import bench_bare, bench_load
     from service.config import WorkerSettings
 
     folder = _folder_of(variant, store)
@@ -107,7 +107,7 @@ def load(
     settings = settings_of(
         WorkerSettings, engine=engine, precision=precision, threads=1, engine_cores=[engine_core]
     )
-    work = bench_load.Work(folder, kind.value, picture, "car")
+    work = bench_bare.Work(folder, kind.value, picture, "car")
     plan = bench_load.Plan(clients or [1, 4, 16], runs, seconds, overload, overload_seconds, cores)
     bench_load.run(work, plan, settings, typer.echo)
 
