@@ -95,29 +95,46 @@ def requests(kind: Kind, picture: bytes, text: str) -> Requests:
     return of_text if kind == "text" else of_click
 
 
-def measure_bare(
-    work: Work, settings: WorkerSettings, runs: int, seconds: float, batches: Sequence[int] = BATCHES
-) -> Bare:
-    """The engine's rates on the settings' cores: medians of `runs`, in each of which every size of batches
-    has its `seconds`. Raises EngineError, ArtifactError.
-    """
-    artifact = artifacts.load(work.folder)
-    with on_cores(settings.engine_cores):
-        graphs = {name: artifact.path(name) for name in artifact.manifest.graphs}
-        engine = open_engine(graphs, settings)
-        try:
-            recorded = _recorded(artifact, engine, settings, work)
-            merged = {batch: _merged(artifact, recorded, batch) for batch in batches}
-            for steps, *_ in merged.values():
-                # The first time is for the engine to prepare for the shapes.
-                _play(engine, steps)
-            rates = [
-                {batch: batch * _rate(engine, parts, seconds) for batch, parts in merged.items()}
-                for _ in range(runs)
-            ]
-        finally:
-            engine.close()
-    return Bare({batch: median(each[batch] for each in rates) for batch in batches})
+class BareEngine:
+    """The engine and the recorded graph calls of requests, on the settings' cores; `close` it."""
+
+    def __init__(self, work: Work, settings: WorkerSettings, batches: Sequence[int] = BATCHES) -> None:
+        """Load, record, and run each size of batches once, so that the engine has prepared for them.
+
+        Raises EngineError, ArtifactError.
+        """
+        self._cores = settings.engine_cores
+        artifact = artifacts.load(work.folder)
+        with on_cores(self._cores):
+            graphs = {name: artifact.path(name) for name in artifact.manifest.graphs}
+            self._engine = open_engine(graphs, settings)
+            recorded = _recorded(artifact, self._engine, settings, work)
+            self._parts = {batch: _merged(artifact, recorded, batch) for batch in batches}
+            for steps, *_ in self._parts.values():
+                self._play(steps)
+
+    def per_s(self, batch: int, seconds: float) -> float:
+        """Requests per second in batches of so many, over and over, for so long and at least one batch."""
+        parts, done = self._parts[batch], 0
+        with on_cores(self._cores):
+            started = time.perf_counter()
+            while not done or time.perf_counter() - started < seconds:
+                self._play(parts[done % len(parts)])
+                done += 1
+        return done * batch / (time.perf_counter() - started)
+
+    def rates(self, runs: int, seconds: float) -> Bare:
+        """Medians of `runs`, in each of which every size of batches has its `seconds`."""
+        rates = [{batch: self.per_s(batch, seconds) for batch in self._parts} for _ in range(runs)]
+        return Bare({batch: median(each[batch] for each in rates) for batch in self._parts})
+
+    def close(self) -> None:
+        """Drop the engine."""
+        self._engine.close()
+
+    def _play(self, steps: Steps) -> None:
+        for graph, inputs in steps:
+            self._engine.run(graph, inputs)
 
 
 class _Recorder:
@@ -165,17 +182,3 @@ def _together(artifact: Artifact, calls: Sequence[tuple[str, Arrays]]) -> tuple[
     if len(calls) == 1:
         return graph, inputs
     return graph, Merger(artifact.manifest.graphs[graph]).merged([each for _, each in calls])[0]
-
-
-def _rate(engine: Graphs, parts: Sequence[Steps], seconds: float) -> float:
-    """Batches per second, over and over, for so long and at least one."""
-    done, started = 0, time.perf_counter()
-    while not done or time.perf_counter() - started < seconds:
-        _play(engine, parts[done % len(parts)])
-        done += 1
-    return done / (time.perf_counter() - started)
-
-
-def _play(engine: Graphs, steps: Steps) -> None:
-    for graph, inputs in steps:
-        engine.run(graph, inputs)

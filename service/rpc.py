@@ -252,8 +252,9 @@ def _guessed(error: grpc.RpcError) -> ServiceError:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return ServiceError(Kind.UNAVAILABLE, "The server cannot be reached, or went away.")
+        # By gRPC's own hand: of a server that stops, or that has more calls than it can look at.
         case grpc.StatusCode.CANCELLED:
-            return ServiceError(Kind.UNAVAILABLE, GIVEN_UP)
+            return ServiceError(Kind.UNAVAILABLE, GIVEN_UP, retry_after_s=1.0)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServiceError(Kind.DEADLINE_EXCEEDED, "The deadline passed before the answer was ready.")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if sizes := _SIZES.search(details):
