@@ -113,6 +113,11 @@ class BareEngine:
             for steps, *_ in self._parts.values():
                 self._play(steps)
 
+    @property
+    def name(self) -> str:
+        """What it is, on which processor, and how it computes."""
+        return f"{self._engine.name}, {' and '.join(sorted(set(self._engine.precisions.values())))}"
+
     def per_s(self, batch: int, seconds: float) -> float:
         """Requests per second in batches of so many, over and over, for so long and at least one batch."""
         parts, done = self._parts[batch], 0

@@ -75,6 +75,7 @@ async def keep(address: str, picture: bytes) -> None:
 def run(work: Work, plan: Plan, settings: WorkerSettings, say: Callable[[str], None]) -> None:
     """Measure, and say what was found as it is found. Raises CommandError."""
     with on_cores(plan.cores), closing(BareEngine(work, settings)) as engine:
+        say(engine.name)
         bare = engine.rates(plan.runs, plan.seconds)
         say(f"bare engine: {shown(bare.best)} requests/s in batches of {bare.best_batch} ({bare.listed})")
         with processes.counting(plan.cores):

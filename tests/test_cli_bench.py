@@ -73,6 +73,7 @@ def test_load_beside_the_bare_engine_and_more_than_can_be_answered() -> None:
         *("bench", "load", "--clients", "1", "--clients", "2", "--runs", "1", "--seconds", "0.1"),
         *("--overload", "50", "--overload-seconds", "1"),
     ).stdout
+    assert output.startswith("OpenVINO ")
     assert all(_answered(output, clients) > 0 for clients in (1, 2))
     stages = _stages(output)
     assert {"queue", "rest of the worker", "gateway and transport"} < stages.keys()
