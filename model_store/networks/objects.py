@@ -119,11 +119,14 @@ class MaskDecoder(sam3.Sam3TrackerMaskDecoder):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What `transform` gave, and finer features -> logits (B, M, 4g, 4g), IoU (B, M), score (B, 1)."""
         pixels = self.activation(self.upscale_layer_norm(self.upscale_conv1(cells) + features_x2))
-        pixels = self.activation(self.upscale_conv2(pixels) + features_x4)
+        # Added as (B, C, 16gg): an engine that keeps channels last, as convolutions like it, goes slowly through
+        # as few as these.
+        finest = self.upscale_conv2(pixels)
+        pixels = self.activation(finest.flatten(2) + features_x4.flatten(2))
         queries = torch.stack(
             [mlp(tokens[:, 2 + index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
-        logits = (queries @ pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
+        logits = (queries @ pixels).unflatten(2, finest.shape[-2:])
         return logits, self.iou_prediction_head(tokens[:, 1]), self.pred_obj_score_head(tokens[:, 0])
 
 
