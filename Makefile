@@ -35,14 +35,16 @@ check: $(VENV)/.dev ## lint, format, types, import contracts, generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python -m deploy.schema --check
 
 fix: $(VENV)/.dev ## what `check` complains about, as far as a tool can mend it
 	$(BIN)/python proto/generate.py
+	$(BIN)/python -m deploy.schema
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and what the tools cached
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
 
 $(BIN)/python:
 	@echo "==> a virtual environment in $(VENV)"
