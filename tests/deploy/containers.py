@@ -30,9 +30,7 @@ def environment(of: Container) -> dict[str, str]:
     for each in of["env"]:
         text = each["value"] if "value" in each else _from(each["valueFrom"], of)
         # Those that come later are not put in.
-        values[each["name"]] = re.sub(
-            r"\$\((\w+)\)", lambda found: values.get(found[1], found[0]), str(text)
-        )
+        values[each["name"]] = re.sub(r"\$\((\w+)\)", lambda found: values.get(found[1], found[0]), str(text))
     return values
 
 
@@ -46,7 +44,9 @@ def _from(source: dict[str, Any], of: Container) -> str:
     return str(math.ceil(int(amount[:-1]) / 1000 if amount.endswith("m") else float(amount)))
 
 
-def processes(rendered: Rendered) -> Iterator[tuple[Manifest, Container, type[GatewaySettings | WorkerSettings]]]:
+def processes(
+    rendered: Rendered,
+) -> Iterator[tuple[Manifest, Container, type[GatewaySettings | WorkerSettings]]]:
     """(Deployment, container, the kind of its settings) of the gateway and of each variant."""
     for manifest in rendered.of_kind("Deployment"):
         kind = GatewaySettings if component(manifest) == "gateway" else WorkerSettings

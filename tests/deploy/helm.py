@@ -113,7 +113,7 @@ class Rendered:
         return [
             (f"{each['kind']} {each['metadata']['name']}", each["spec"]["template"])
             for each in self.all
-            if each["kind"] in ("Deployment", "StatefulSet", "Job")
+            if each["kind"] in ("Deployment", "StatefulSet")
         ]
 
     def workers(self) -> list[Manifest]:
@@ -123,7 +123,7 @@ class Rendered:
 
 
 def component(manifest: Manifest) -> str:
-    """gateway, worker, redis, pull, ..."""
+    """gateway, worker, redis, ..."""
     return str(manifest["metadata"]["labels"]["app.kubernetes.io/component"])
 
 
@@ -138,9 +138,7 @@ def _template(files: tuple[Path, ...], chart: Path, values: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as over:
         over.write(values)
         over.flush()
-        return run_helm(
-            "template", RELEASE, chart, "--namespace", NAMESPACE, *named, "--values", over.name
-        )
+        return run_helm("template", RELEASE, chart, "--namespace", NAMESPACE, *named, "--values", over.name)
 
 
 # The least that the chart must be told, and every part of it that is off by default.
@@ -167,7 +165,6 @@ EVERYTHING: Values = {
         "serverName": "workers.internal",
     },
     "redis": {"passwordSecret": {"name": "redis"}, "tls": {"enabled": True, "secret": "redis-tls"}},
-    "pull": {"tokenSecret": {"name": "hub"}},
     "autoscaling": {
         "enabled": True,
         "prometheusAddress": "http://prometheus:9090",
@@ -180,7 +177,7 @@ EVERYTHING: Values = {
             "name": "es-ev-m-mc-s0",
             "device": "gpu",
             "digest": "sha256:" + "ab" * 32,
-            "artefact": {"claim": "artefacts", "path": "new", "pull": {"revision": "v2"}},
+            "artefact": {"claim": "artefacts", "path": "new"},
             "settings": {"graph_precision": {"text_encoder": "f32"}, "engine_cores": [0, 1], "threads": 2},
         },
         {
@@ -188,6 +185,11 @@ EVERYTHING: Values = {
             "digest": "sha256:" + "cd" * 32,
             "retiring": True,
             "artefact": {"image": "registry.example/artefact@sha256:" + "ef" * 32},
+        },
+        {
+            "name": "es-ev-s",
+            "digest": "sha256:" + "12" * 32,
+            "artefact": {"from": "https://artefacts.example:8443/2026-11/es-ev-s"},
         },
     ],
 }

@@ -11,7 +11,17 @@ import kubernetes_validate
 import pytest
 
 from model_store import registry
-from tests.deploy.helm import CHART, EVERYTHING, EXAMPLES, LEAST, RELEASE, Rendered, component, render, run_helm
+from tests.deploy.helm import (
+    CHART,
+    EVERYTHING,
+    EXAMPLES,
+    LEAST,
+    RELEASE,
+    Rendered,
+    component,
+    render,
+    run_helm,
+)
 
 # The oldest release that the chart names, and the newest whose schemas there are.
 OLDEST = "1.30"
@@ -70,9 +80,9 @@ def test_names_stay_short_whatever_the_release_is_called() -> None:
         **EVERYTHING,
         "defaultVariant": "",
         "fullnameOverride": "f" * 30,
-        "variants": [{**entry, "artefact": {"claim": "a", "pull": {"revision": "main"}}}],
+        "variants": [{**entry, "artefact": {"claim": "a"}}],
     }
-    # Names of Services and Jobs are labels of DNS.
+    # Names of Services are labels of DNS.
     assert all(len(each["metadata"]["name"]) <= 63 for each in render(values=values).all)
 
 
@@ -101,7 +111,11 @@ def test_the_dashboards_go_into_a_config_map(tmp_path: Path) -> None:
     (chart / "dashboards").mkdir()
     (chart / "dashboards" / "efficientsam3.json").write_text('{"title": "{{ left alone }}"}\n')
     wanted = {**LEAST, "monitoring": {"dashboard": {"enabled": True}}}
-    (found,) = [each for each in render(chart=chart, values=wanted).of_kind("ConfigMap") if component(each) == "dashboards"]
+    (found,) = [
+        each
+        for each in render(chart=chart, values=wanted).of_kind("ConfigMap")
+        if component(each) == "dashboards"
+    ]
     assert json.loads(found["data"]["efficientsam3.json"]) == {"title": "{{ left alone }}"}
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
 

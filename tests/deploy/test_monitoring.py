@@ -40,7 +40,9 @@ def _selectors(expression: Any) -> list[Any]:
     if isinstance(expression, promql_parser.MatrixSelector):
         return [expression.vector_selector]
     parts = [getattr(expression, name, None) for name in ("lhs", "rhs", "expr")]
-    return [found for part in [*parts, *getattr(expression, "args", [])] if part for found in _selectors(part)]
+    return [
+        found for part in [*parts, *getattr(expression, "args", [])] if part for found in _selectors(part)
+    ]
 
 
 def test_there_are_alerts_only_where_they_are_asked_for() -> None:

@@ -9,13 +9,18 @@ from tests.deploy.helm import EVERYTHING, LEAST, Rendered, component, render
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
-def test_every_process_is_probed_when_it_starts_while_it_lives_and_before_it_is_asked(rendered: Rendered) -> None:
+def test_every_process_is_probed_when_it_starts_while_it_lives_and_before_it_is_asked(
+    rendered: Rendered,
+) -> None:
     for manifest in [*rendered.of_kind("Deployment"), *rendered.of_kind("StatefulSet")]:
         assert container(manifest).keys() >= set(_PROBES), manifest["metadata"]["name"]
 
 
 def _asked(of: dict[str, Any]) -> set[str]:
-    return {str({kind: of[each][kind] for kind in ("httpGet", "grpc", "tcpSocket", "exec") if kind in of[each]}) for each in _PROBES}
+    return {
+        str({kind: of[each][kind] for kind in ("httpGet", "grpc", "tcpSocket", "exec") if kind in of[each]})
+        for each in _PROBES
+    }
 
 
 def test_a_worker_is_ready_when_its_graphs_have_been_warmed() -> None:
@@ -57,5 +62,9 @@ def test_probes_ask_at_ports_that_the_container_has(rendered: Rendered) -> None:
     for manifest, process, _ in processes(rendered):
         names = {each["name"]: each["containerPort"] for each in process["ports"]}
         for probe in _PROBES:
-            asked = next(process[probe][kind]["port"] for kind in ("httpGet", "grpc", "tcpSocket") if kind in process[probe])
+            asked = next(
+                process[probe][kind]["port"]
+                for kind in ("httpGet", "grpc", "tcpSocket")
+                if kind in process[probe]
+            )
             assert asked in {*names, *names.values()}, component(manifest)

@@ -103,7 +103,10 @@ def test_a_release_comes_up_answers_its_probes_and_tells_what_it_scales_by(relea
 
     def warmed() -> bool:
         try:
-            asked = [health_pb2.HealthCheckRequest(service=release.worker[each]["grpc"]["service"]) for each in _PROBES]
+            asked = [
+                health_pb2.HealthCheckRequest(service=release.worker[each]["grpc"]["service"])
+                for each in _PROBES
+            ]
             return all(stub.Check(each).status == health_pb2.HealthCheckResponse.SERVING for each in asked)
         except grpc.RpcError:
             return False

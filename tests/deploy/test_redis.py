@@ -1,4 +1,4 @@
-"""The bundled Redis runs as the chart configures it, and the service's own client reaches it by the address."""
+"""The bundled Redis runs as the chart configures it, and our own client reaches it by the address it is given."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ _TLS = {"redis": {"passwordSecret": {"name": "redis"}, "tls": {"enabled": True, 
 
 
 class Bundled:
-    """A real redis-server with the chart's configuration and password, on loopback, in a folder of its own."""
+    """A real redis-server with the chart's configuration and password, on loopback, in its own folder."""
 
     def __init__(self, rendered: Rendered, folder: Path) -> None:
         (self.port,) = free_ports(1)
@@ -83,7 +83,9 @@ def test_it_keeps_what_it_was_told_and_drops_nothing(bundled: Bundled) -> None:
     assert said["dir"] == str(bundled.folder)
 
 
-def test_gateway_and_workers_reach_it_by_their_address_and_nobody_without_the_password(bundled: Bundled) -> None:
+def test_gateway_and_workers_reach_it_by_their_address_and_nobody_without_the_password(
+    bundled: Bundled,
+) -> None:
     with redis.Redis(port=bundled.port, password=PASSWORD) as client:
         _until_it_answers(client)
     urls = {bundled.url(process, kind) for _, process, kind in processes(render(values=LEAST))}
@@ -133,7 +135,11 @@ def test_with_tls_its_certificate_must_be_of_the_authority(tmp_path: Path) -> No
 
 def _speaks_tls(server: Bundled) -> bool:
     client = redis.Redis(
-        port=server.port, password=PASSWORD, ssl=True, ssl_ca_certs=str(server.folder / "ca.crt"), ssl_check_hostname=False
+        port=server.port,
+        password=PASSWORD,
+        ssl=True,
+        ssl_ca_certs=str(server.folder / "ca.crt"),
+        ssl_check_hostname=False,
     )
     with client:
         for _ in range(100):
@@ -154,7 +160,9 @@ def _speaks_tls(server: Bundled) -> bool:
         ({"host": "h", "port": 7000, "db": 3}, {"host": "h", "port": 7000, "db": 3}),
     ],
 )
-def test_an_external_one_is_found_where_the_values_say(external: dict[str, Any], parts: dict[str, Any]) -> None:
+def test_an_external_one_is_found_where_the_values_say(
+    external: dict[str, Any], parts: dict[str, Any]
+) -> None:
     values = {"redis": {"mode": "external", "external": external}}
     for _, process, kind in processes(render(values=values)):
         assert parse_url(read_settings(process, kind).redis_url) == parts

@@ -20,7 +20,9 @@ def inflight() -> str:
     with telemetry.inflight.labels("a").track_inprogress():
         told = text_string_to_metric_families(telemetry.exposition().decode())
         (family,) = [
-            each for each in told if [s for s in each.samples if s.labels == {"variant": "a"} and s.value == 1]
+            each
+            for each in told
+            if [s for s in each.samples if s.labels == {"variant": "a"} and s.value == 1]
         ]
     return str(family.name)
 

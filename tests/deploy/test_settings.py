@@ -69,7 +69,7 @@ def test_the_gateway_knows_every_variant_in_their_order(everything: Rendered, tm
     file = tmp_path / "workers.json"
     file.write_text(everything.one("ConfigMap", "workers")["data"]["workers.json"])
     named = Discovery(GatewaySettings(workers_file=file), lambda _: None).named
-    assert list(named) == ["demo", "es-ev-m-mc-s0", "es-ev-m-mc-s0@cdcdcdcdcdcd"]
+    assert list(named) == ["demo", "es-ev-m-mc-s0", "es-ev-m-mc-s0@cdcdcdcdcdcd", "es-ev-s"]
     services = {
         f"dns:{each['metadata']['name']}:{port['port']}"
         for each in everything.of_kind("Service")
@@ -99,21 +99,23 @@ def test_the_commands_are_commands(rendered: Rendered) -> None:
 
 
 def test_an_artefact_is_pulled_by_the_command_there_is(everything: Rendered) -> None:
-    (job,) = everything.of_kind("Job")
-    process = container(job)
-    known = environment(process)
-    script = process["command"][-1].split("|| efficientsam3 ")[1].split()
-    words = [known[word.strip('"$')] if "$" in word else word for word in script]
-    assert words == ["variants", "pull", "es-ev-m-mc-s0", "--revision", "v2"]
-    pull = typer.main.get_command(app).commands["variants"].commands["pull"]  # type: ignore[attr-defined]
-    assert pull.make_context("pull", words[2:])
-    # Into the folder that the workers read.
-    student = everything.one("Deployment", "es-ev-m-mc-s0-abababab")
-    worker = environment(container(student))
-    assert known["EFFICIENTSAM3_STORE"] == worker["EFFICIENTSAM3_STORE"]
-    (here,) = [each for each in process["volumeMounts"] if each["name"] == "artefact"]
-    (there,) = [each for each in container(student)["volumeMounts"] if each["name"] == "artefact"]
-    assert there == {**here, "readOnly": True} and here["subPath"] == "new"
+    student = everything.one("Deployment", "es-ev-s-12121212")
+    (step,) = student["spec"]["template"]["spec"]["initContainers"]
+    program, group, name, *arguments = step["command"]
+    command = typer.main.get_command(app).commands[group].commands[name]  # type: ignore[attr-defined]
+    asked = command.make_context(name, list(arguments)).params
+    assert (program, group, name) == ("efficientsam3", "variants", "pull")
+    assert (asked["name"], asked["ready"]) == ("es-ev-s", "https://artefacts.example:8443/2026-11/es-ev-s")
+    assert asked["digest"] == "12" * 32
+    # Into the folder that the worker reads, which is the pod's own.
+    worker = container(student)
+    store = read_settings(worker, WorkerSettings).store
+    assert environment(step) == {"EFFICIENTSAM3_STORE": str(store)}
+    (written,) = [each for each in step["volumeMounts"] if each["name"] == "artefact"]
+    (read,) = [each for each in worker["volumeMounts"] if each["name"] == "artefact"]
+    assert written == {**read, "readOnly": False} and read["mountPath"] == str(store)
+    (volume,) = [e for e in student["spec"]["template"]["spec"]["volumes"] if e["name"] == "artefact"]
+    assert volume == {"name": "artefact", "emptyDir": {}}
 
 
 def test_no_service_of_the_release_can_be_taken_for_a_setting(rendered: Rendered) -> None:

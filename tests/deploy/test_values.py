@@ -24,9 +24,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "at '/gateway': additional properties 'replica' not allowed",
     ),
     "no gateway": ({"gateway": {"replicas": 0}}, "at '/gateway/replicas': minimum: got 0, want 1"),
-    "a number as a word": ({"gateway": {"replicas": "two"}}, "at '/gateway/replicas': got string, want integer"),
+    "a number as a word": (
+        {"gateway": {"replicas": "two"}},
+        "at '/gateway/replicas': got string, want integer",
+    ),
     "no variant": ({"variants": []}, "at '/variants': minItems: got 0, want 1"),
-    "a variant without a name": ({"variants": [{"device": "cpu"}]}, "at '/variants/0': missing property 'name'"),
+    "a variant without a name": (
+        {"variants": [{"device": "cpu"}]},
+        "at '/variants/0': missing property 'name'",
+    ),
     "a variant that there is not": (
         {"variants": [{"name": "es-ev-xl"}]},
         "at '/variants/0/name': value must be one of 'es-ev-s'",
@@ -63,9 +69,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"variants": [{**_STUDENT, "digest": "sha256:abc"}]},
         "at '/variants/0/digest': 'sha256:abc' does not match pattern",
     ),
-    "a pull of no revision": (
-        {"variants": [{"name": "demo", "artefact": {"claim": "a", "pull": {}}}]},
-        "at '/variants/0/artefact/pull': missing property 'revision'",
+    "a pull from elsewhere than the web": (
+        {"variants": [{"name": "demo", "artefact": {"from": "ftp://a/b"}}]},
+        "at '/variants/0/artefact/from': 'ftp://a/b' does not match pattern",
     ),
     "memory in no unit": (
         {"workers": {"resources": {"limits": {"memory": "8 GB"}}}},
@@ -115,15 +121,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a digest that nobody checks": (
         {"variants": [{"name": "demo", "digest": _DIGEST}]},
-        "variants[0] (demo).digest: it is checked where artefact.claim or artefact.image is",
+        "variants[0] (demo).digest: nothing can check it, since artefact says nothing",
     ),
     "two sources": (
         {"variants": [{"name": "demo", "artefact": {"claim": "a", "image": "b"}}]},
-        "variants[0] (demo).artefact: claim and image are both given",
+        "variants[0] (demo).artefact: claim and image are given; it is in one place",
     ),
-    "a pull into nothing": (
-        {"variants": [{"name": "demo", "artefact": {"pull": {"revision": "main"}}}]},
-        "variants[0] (demo).artefact.pull: there is no claim to pull into",
+    "a pull of whatever comes": (
+        {"variants": [{"name": "demo", "artefact": {"from": "https://a/b"}}]},
+        "variants[0] (demo).digest: what is pulled is verified by it",
     ),
     "more at least than at most": (
         {"variants": [{"name": "demo", "replicas": {"min": 3, "max": 2}}]},
@@ -137,7 +143,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"workers": {"rollout": {"maxSurge": 0, "maxUnavailable": 0}}},
         "variants[0] (demo).rollout: maxSurge and maxUnavailable are both 0",
     ),
-    "a default that is not served": ({"defaultVariant": "es-ev-s"}, "defaultVariant: es-ev-s is not among variants"),
+    "a default that is not served": (
+        {"defaultVariant": "es-ev-s"},
+        "defaultVariant: es-ev-s is not among variants",
+    ),
     "a Redis without a password": (
         {"redis": {"passwordSecret": {"name": ""}}},
         "redis.passwordSecret.name: the bundled Redis needs a Secret",
@@ -148,7 +157,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a Redis that is nowhere": ({"redis": {"mode": "external"}}, "redis.external.host: it is empty"),
     "a user without a password": (
-        {"redis": {"mode": "external", "external": {"host": "h", "username": "u"}, "passwordSecret": {"name": ""}}},
+        {
+            "redis": {
+                "mode": "external",
+                "external": {"host": "h", "username": "u"},
+                "passwordSecret": {"name": ""},
+            }
+        },
         "redis.external.username: it needs redis.passwordSecret.name",
     ),
     "KEDA without Prometheus": (
@@ -204,4 +219,6 @@ def test_what_is_right_is_taken() -> None:
 def test_the_schema_knows_every_value_that_there_is() -> None:
     """A default is a value that one may set."""
     values = yaml.safe_load(run_helm("show", "values", CHART))
-    assert values.keys() == json.loads((CHART / "values.schema.json").read_text())["properties"].keys() - {"global"}
+    assert values.keys() == json.loads((CHART / "values.schema.json").read_text())["properties"].keys() - {
+        "global"
+    }

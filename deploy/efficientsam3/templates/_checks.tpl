@@ -18,13 +18,20 @@
     {{- $_ := set $current $variant.name true -}}
   {{- end -}}
   {{- if and $variant.digest (not $variant.store) -}}
-    {{- fail (printf "%s.digest: it is checked where artefact.claim or artefact.image is, and neither is given" $place) -}}
+    {{- fail (printf "%s.digest: nothing can check it, since artefact says nothing" $place) -}}
   {{- end -}}
-  {{- if and $variant.artefact.claim $variant.artefact.image -}}
-    {{- fail (printf "%s.artefact: claim and image are both given" $place) -}}
+  {{- $sources := list -}}
+  {{- range list "claim" "image" "from" -}}
+    {{- if index $variant.artefact . }}{{ $sources = append $sources . }}{{ end -}}
   {{- end -}}
-  {{- if and $variant.artefact.pull (not $variant.artefact.claim) -}}
-    {{- fail (printf "%s.artefact.pull: there is no claim to pull into" $place) -}}
+  {{- if gt (len $sources) 1 -}}
+    {{- fail (printf "%s.artefact: %s are given; it is in one place" $place (join " and " $sources)) -}}
+  {{- end -}}
+  {{- if and $variant.artefact.from (not $variant.digest) -}}
+    {{- fail (printf "%s.digest: what is pulled is verified by it" $place) -}}
+  {{- end -}}
+  {{- if and $variant.artefact.path $variant.artefact.from -}}
+    {{- fail (printf "%s.artefact.path: it is a folder of a claim or an image" $place) -}}
   {{- end -}}
   {{- if gt (int $variant.replicas.min) (int $variant.replicas.max) -}}
     {{- fail (printf "%s.replicas: min is %d, max is %d" $place (int $variant.replicas.min) (int $variant.replicas.max)) -}}

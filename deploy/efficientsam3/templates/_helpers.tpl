@@ -53,7 +53,7 @@ The variants as a JSON list: each entry over `workers`, and beside what it says
   {{- $_ := set $variant "key" (.retiring | default false | ternary (printf "%s@%s" .name $digits) .name) -}}
   {{- $artefact := .artefact | default dict -}}
   {{- $_ := set $variant "artefact" $artefact -}}
-  {{- $_ := set $variant "store" (or $artefact.claim $artefact.image | empty | ternary "" "/var/lib/efficientsam3") -}}
+  {{- $_ := set $variant "store" (or $artefact.claim $artefact.image $artefact.from | empty | ternary "" "/var/lib/efficientsam3") -}}
   {{- $all = append $all $variant -}}
 {{- end -}}
 {{- $all | toJson -}}

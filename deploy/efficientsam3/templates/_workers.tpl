@@ -67,51 +67,59 @@ grpc:
   persistentVolumeClaim:
     claimName: {{ .claim }}
     readOnly: true
-  {{- else }}
+  {{- else if .image }}
   image:
     reference: {{ .image }}
     pullPolicy: IfNotPresent
+  {{- else }}
+  emptyDir: {}
   {{- end }}
 {{- end -}}
 
-{{/* A variant. */}}
+{{/* List of the variant and whether it is only read. */}}
 {{- define "efficientsam3.artefact-mount" -}}
+{{- $variant := index . 0 -}}
 - name: artefact
-  mountPath: {{ .store }}
-  readOnly: true
-  {{- with .artefact.path }}
+  mountPath: {{ $variant.store }}
+  readOnly: {{ index . 1 }}
+  {{- with $variant.artefact.path }}
   subPath: {{ . }}
   {{- end }}
 {{- end -}}
 
-{{/* Waits for an artefact that is pulled, and refuses one that is not of the digest. The worker itself checks
-every other file by what the manifest says. List of the root and the variant. */}}
-{{- define "efficientsam3.artefact-check" -}}
+{{/* The port of an address, http:// or https://. */}}
+{{- define "efficientsam3.port" -}}
+{{- $url := urlParse . -}}
+{{- $written := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) -}}
+{{- $written | default (eq $url.scheme "https" | ternary "443" "80") -}}
+{{- end -}}
+
+{{/* Brings the artefact, or refuses one that is not of the digest. The worker itself compares every other file with
+what the manifest says. List of the root and the variant. */}}
+{{- define "efficientsam3.artefact-step" -}}
 {{- $variant := index . 1 -}}
+{{- $digest := trimPrefix "sha256:" $variant.digest -}}
 - name: artefact
   image: {{ include "efficientsam3.worker-image" . }}
   imagePullPolicy: {{ (index . 0).Values.images.pullPolicy }}
-  command:
-    - sh
-    - -euc
-    - |
-      {{- if $variant.artefact.pull }}
-      until [ -f "$MANIFEST" ]; do echo "waiting for $MANIFEST"; sleep 2; done
-      {{- end }}
-      {{- if $variant.digest }}
-      echo "$DIGEST  $MANIFEST" | sha256sum --check -
-      {{- end }}
+  {{- if $variant.artefact.from }}
+  command: [efficientsam3, variants, pull, {{ $variant.name }}, --from, {{ $variant.artefact.from }}, --digest, {{ $digest | quote }}]
+  env:
+    {{- include "efficientsam3.setting" (list "store" $variant.store) | trim | nindent 4 }}
+  {{- else }}
+  command: [sh, -c, 'echo "$DIGEST  $MANIFEST" | sha256sum -c -']
   env:
     - name: MANIFEST
       value: {{ $variant.store }}/{{ $variant.name }}/manifest.json
-    {{- with $variant.digest }}
     - name: DIGEST
-      value: {{ trimPrefix "sha256:" . }}
-    {{- end }}
+      value: {{ $digest | quote }}
+  {{- end }}
   {{- include "efficientsam3.container-security" . | nindent 2 }}
   resources:
-    requests: {cpu: 10m, memory: 16Mi}
-    limits: {memory: 64Mi}
+    requests: {cpu: 100m, memory: 128Mi}
+    limits: {memory: 512Mi}
   volumeMounts:
-    {{- include "efficientsam3.artefact-mount" $variant | nindent 4 }}
+    - name: tmp
+      mountPath: /tmp
+    {{- include "efficientsam3.artefact-mount" (list $variant (empty $variant.artefact.from)) | nindent 4 }}
 {{- end -}}
