@@ -1,4 +1,4 @@
-"""The bundled Redis runs as the chart configures it, and our own client reaches it by the address it is given."""
+"""The bundled Redis runs as the chart configures it, and our client reaches it by the address it is given."""
 
 import asyncio
 import re
