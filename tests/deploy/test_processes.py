@@ -20,7 +20,7 @@ from tests.redis_server import RedisServer
 from tests.serving import free_ports
 
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 
 
 class Release:
