@@ -109,7 +109,7 @@ def test_with_tls_it_is_known_by_its_authority(tmp_path: Path, redis_server: Red
     rendered = render(values=_TLS)
     (worker,) = rendered.workers()
     url = str(read_settings(container(worker), WorkerSettings).redis_url)
-    # Our redis-server was built without TLS and takes no password: a relay has the one, and the other is left out.
+    # Our redis-server was built without TLS: a relay has it. It has no password either.
     told = url.replace(
         f":{PASSWORD.replace(' ', '%20')}@{RELEASE}-efficientsam3-redis:6379", "127.0.0.1:{port}"
     )
