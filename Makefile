@@ -8,7 +8,10 @@ VARIANT ?= demo
 # Options of `make bench-peers`.
 PEERS ?=
 
-.PHONY: help serve test test-full bench bench-peers check fix clean
+# What `make images` builds: gateway, worker-cpu, worker-gpu. docs/docker.md has what else can be set.
+IMAGES ?= gateway worker-cpu
+
+.PHONY: help serve test test-full bench bench-peers images lock compose-test check fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -29,20 +32,31 @@ bench: $(VENV)/.dev ## measure docs/benchmarks.md anew: an hour, on a machine th
 bench-peers: $(VENV)/.dev ## measure VARIANT beside other serving frameworks, each in an environment of its own
 	$(BIN)/python -m tests.load.peers $(PEERS) $(VARIANT)
 
+images: $(VENV)/.images ## build the images IMAGES, list what is in them, print their sizes (needs Docker)
+	SYFT=$(BIN)/syft docker/build $(IMAGES)
+
+lock: $(VENV)/.images ## pin anew what the images install
+	UV=$(BIN)/uv docker/lock
+
+compose-test: images $(VENV)/.dev ## try the images and docker-compose.yml for real (needs Docker, some minutes)
+	$(BIN)/pytest tests/compose/stack.py
+
 check: $(VENV)/.dev ## lint, format, types, import contracts, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python -m deploy.schema --check
 
 fix: $(VENV)/.dev ## what `check` complains about, as far as a tool can mend it
 	$(BIN)/python proto/generate.py
+	$(BIN)/python -m deploy.schema
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and what the tools cached
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
 
 $(BIN)/python:
 	@echo "==> a virtual environment in $(VENV)"
@@ -57,3 +71,8 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "==> installing what the tests and checks need"
 	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[cpu,import,demo,dev]'
 	@touch $@ $(VENV)/.serve
+
+$(VENV)/.images: pyproject.toml | $(BIN)/python
+	@echo "==> installing what images are pinned and listed with"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[images]'
+	@touch $@

@@ -184,17 +184,28 @@ def load(folder: Path) -> Artifact:
     return artifact
 
 
+def digests(manifest: Manifest) -> dict[str, str]:
+    """sha256 of every file of the artefact but its manifest, by name.
+
+    Raises:
+        ArtifactError: a name is none of a file in the folder.
+    """
+    graphs = {graph.file: graph.sha256 for graph in manifest.graphs.values()}
+    named = graphs | dict(manifest.files)
+    for name in named:
+        if Path(name).name != name or name == MANIFEST:
+            raise ArtifactError(f"{manifest.variant}: {MANIFEST} names {name!r}, which is no plain file name")
+    return named
+
+
 def verify(artifact: Artifact) -> None:
     """Compares every file of the artefact with its manifest.
 
     Raises:
         ArtifactError: a file is missing or not the one the manifest names.
     """
-    graphs = {graph.file: graph.sha256 for graph in artifact.manifest.graphs.values()}
-    for name, expected in (graphs | dict(artifact.manifest.files)).items():
+    for name, expected in digests(artifact.manifest).items():
         path = artifact.folder / name
-        if Path(name).name != name:
-            raise ArtifactError(f"{artifact.folder / MANIFEST} names {name!r}, which is no plain file name")
         if not path.is_file():
             raise ArtifactError(f"{path} is missing")
         if sha256_of(path) != expected:

@@ -144,16 +144,39 @@ def pull(
         str | None, typer.Option(help="Branch, tag or commit of the repository.", show_default="main")
     ] = None,
     with_text: WithText = None,
+    ready: Annotated[
+        str | None, typer.Option("--from", help="Address of a ready artefact's folder, http:// or https://.")
+    ] = None,
+    digest: Annotated[
+        str | None, typer.Option(help="With --from: sha256 of its manifest.json, of which the rest follows.")
+    ] = None,
     store: Store = None,
 ) -> None:
     """Fetch a variant's released files from the Hugging Face hub, and turn them into an artefact.
 
+    With --from, fetch an artefact that was made elsewhere, unless the store has it; that needs no torch.
     HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to every tool of the hub.
     """
-    from model_store import registry
     from service.config import StoreSettings
 
     folder = settings_of(StoreSettings, store=store).store
+    if (ready is None) != (digest is None):
+        raise CommandError("--from and --digest go together", usage=True)
+    if ready is None or digest is None:
+        _pull_released(name, revision, with_text, folder)
+    elif revision is not None or with_text is not None:
+        raise CommandError("--from takes an artefact as it is, without --revision or --with-text", usage=True)
+    else:
+        from model_store.ready import take
+
+        with _progress() as report:
+            made = take(name, ready, digest, folder, report)
+        _tell(name, made)
+
+
+def _pull_released(name: str, revision: str | None, with_text: bool | None, folder: Path) -> None:
+    from model_store import registry
+
     pulling = need("model_store.pull", "import")
     variant = pulling.pullable(name)
     # What only the import needs is missed before the transfer.
