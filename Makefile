@@ -20,7 +20,7 @@ serve: $(VENV)/.serve ## install, and serve VARIANT (the embedded student) on lo
 	$(BIN)/efficientsam3 serve $(VARIANT)
 
 test: $(VENV)/.dev ## install and run the tests that fit in minutes (they bring their own Redis)
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-full: $(VENV)/.dev ## run every test
 	$(BIN)/pytest

@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import Callable, Iterator
-from functools import cache, partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.command import run_command
+from tests.once import once
 from tests.redis_server import RedisServer
 from tests.released import import_released
 
-pytest_plugins = ["tests.small_student"]
+pytest_plugins = ["tests.small_student", "tests.measured"]
 
 # What fails today fails tomorrow, and on another machine.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
@@ -41,23 +41,27 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model store for the whole run."""
-    return tmp_path_factory.mktemp("store")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artefact of full size, made by the public command: a minute or two. Needs no reference outputs."""
+    variant = "es-ev-s-mc-s0"
+
+    def make(store: Path) -> None:
+        run_command("variants", "synthesize", variant, "--store", str(store))
+
+    return once(tmp_path_factory, "synthetic", make) / variant
 
 
 @pytest.fixture(scope="session")
-def synthetic(store: Path) -> Path:
-    """The artefact that `make serve` serves, made by the command it uses. Needs no reference outputs."""
-    run_command("variants", "synthesize", "es-ev-s-mc-s0", "--store", str(store / "synthetic"))
-    return store / "synthetic" / "es-ev-s-mc-s0"
-
-
-@pytest.fixture(scope="session")
-def imported(store: Path, reference: Path) -> Callable[..., Path]:
+def imported(tmp_path_factory: pytest.TempPathFactory, reference: Path) -> Callable[..., Path]:
     """(variant, context, rows) -> its artefact, imported by the public command from its released layout.
 
     `context` and `rows` (of the text position table) are None for the variant's own.
     """
 
-    return cache(partial(import_released, reference, store))
+    def artefact(variant: str, context: int | None = None, rows: int | None = None) -> Path:
+        def make(store: Path) -> None:
+            import_released(reference, store, variant, context, rows)
+
+        return once(tmp_path_factory, f"imported-{variant}-{context}-{rows}", make) / variant
+
+    return artefact

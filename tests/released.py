@@ -44,22 +44,20 @@ def write_checkpoint(
 
 
 def import_released(
-    reference: Path, store: Path, variant: str, context: int | None = None, rows: int | None = None
-) -> Path:
-    """Import the variant by the public command from a file in its released layout; the artefact's folder.
+    reference: Path, store: Path, variant: str, context: int | None, rows: int | None
+) -> None:
+    """Import the variant by the public command from a file in its released layout.
 
     Args:
         store: for the file while it is needed, and for the artefact.
         context: tokens per text; None: the variant's.
         rows: see `write_checkpoint`.
     """
-    folder = store / f"imported-{context}-{rows}"
     file = write_checkpoint(reference, variant, store / f"{variant}.pt", rows)
-    arguments = ["variants", "import", variant, "--checkpoint", str(file), "--store", str(folder)]
+    arguments = ["variants", "import", variant, "--checkpoint", str(file), "--store", str(store)]
     if filler := registry.find(variant).fill_from:
         rest = write_checkpoint(reference, filler, store / f"{filler}.pt", only=STAGE_3_LEFT_OUT)
         arguments += ["--fill-from", str(rest)]
     run_command(*arguments, *(["--context", str(context)] if context else []))
     for written in store.glob("*.pt"):
         written.unlink()
-    return folder / variant

@@ -8,6 +8,7 @@ from torch import Tensor
 from model_store import importing, registry, synthetic
 from model_store.networks.sizes import MemorySizes, Sizes, TextSizes
 from model_store.networks.student import Abilities, Student, blank, build, shapes
+from tests.once import once
 
 VARIANT = "es-ev-s-mc-s0"
 REMEMBERING = Abilities(memory="perceiver")
@@ -61,7 +62,11 @@ def student(sizes: Sizes) -> Student:
 @pytest.fixture(scope="session")
 def artefact(tmp_path_factory: pytest.TempPathFactory, student: Student, weights: dict[str, Tensor]) -> Path:
     """The small student's artefact. Not to be changed; copy it."""
-    store = tmp_path_factory.mktemp("store")
     audit = {"keys": len(weights), "used": len(weights), "unused_groups": {}}
     account = importing.Account(source={"recipe": synthetic.RECIPE}, audit=audit)
-    return importing.make(registry.find(VARIANT), student, store, lambda *_: None, account)
+    variant = registry.find(VARIANT)
+
+    def make(store: Path) -> None:
+        importing.make(variant, student, store, lambda *_: None, account)
+
+    return once(tmp_path_factory, "small", make) / variant.name

@@ -17,7 +17,7 @@ from service.client import Frame, Session
 from service.video import Video, as_png
 
 SAMPLES = Path(model_store.__file__).parent / "samples"
-FRAMES = 24
+FRAMES = 20
 # The text names things that are shown by boxes as well: its instances are objects of their own.
 _CLIP, TEXT = "traffic-lights", "traffic light"
 

@@ -11,10 +11,11 @@ from tests.serving import Serving
 from tests.tracked_clip import FRAMES, TEXT, clip
 
 
-@pytest.fixture(scope="module")
-def serving(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """The synthesized student behind gateway and worker, in processes of their own."""
-    with Serving(synthetic, tmp_path_factory.mktemp("serving") / "log", max_body_bytes=4_000_000) as running:
+@pytest.fixture(scope="module", params=["demo", pytest.param("synthetic", marks=pytest.mark.slow)])
+def serving(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The embedded student, or a synthesized one of full size, behind gateway and worker as processes."""
+    artefact = DEMO if request.param == "demo" else request.getfixturevalue("synthetic")
+    with Serving(artefact, tmp_path_factory.mktemp("serving") / "log", max_body_bytes=4_000_000) as running:
         yield running
 
 

@@ -11,19 +11,23 @@ import psutil
 import pytest
 
 from tests.pictures import encoded, street
+from tests.place import DEMO
 from tests.serving import Serving
 
-JPEG = encoded(street(), quality=92)
-# Enough prompts that a worker is still computing when it is killed, and few enough for a busy machine to
+JPEG = encoded(street(1600, 1200), quality=92)
+# Enough large masks that a worker is still computing when it is killed, and few enough for a busy machine to
 # answer them within the deadline when they are computed again.
-LONG: dict[str, Any] = {"prompts": [{"text": f"truck {index}"} for index in range(6)]}
+LONG: dict[str, Any] = {
+    "prompts": [{"text": f"truck {index}"} for index in range(30)],
+    "options": {"score_threshold": 0.0, "max_segments": 20},
+}
 SHORT: dict[str, Any] = {"prompts": [{"text": "truck"}]}
 
 
 @pytest.fixture
-def serving(synthetic: Path, tmp_path: Path) -> Iterator[Serving]:
+def serving(tmp_path: Path) -> Iterator[Serving]:
     """A service of the test's own, since it will not be the same afterwards."""
-    with Serving(synthetic, tmp_path / "log") as running:
+    with Serving(DEMO, tmp_path / "log") as running:
         yield running
 
 
@@ -33,8 +37,9 @@ def _in_the_middle_of(serving: Serving, answers: list[httpx.Response]) -> thread
     before = sum(worker.cpu_times()[:2])
     thread = threading.Thread(target=lambda: answers.append(serving.segment(JPEG, LONG)))
     thread.start()
-    while sum(worker.cpu_times()[:2]) < before + 0.5:
-        time.sleep(0.02)
+    while sum(worker.cpu_times()[:2]) < before + 0.2:
+        assert thread.is_alive(), "it takes too little"
+        time.sleep(0.01)
     return thread
 
 

@@ -16,25 +16,28 @@ from pycocotools import mask as coco
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc import from_rpc_error
 from tests.command import run_command
-from tests.pictures import encoded, street
+from tests.pictures import encoded
 from tests.serving import Serving
+from tests.tracked_clip import SAMPLES
 
-PICTURE = street()
-JPEG = encoded(PICTURE, quality=92)
-TRUCK: dict[str, Any] = {"prompts": [{"text": "truck"}]}
+# What the README asks first: it shows four animals.
+JPEG = (SAMPLES / "pets.jpg").read_bytes()
+PICTURE = Image.open(io.BytesIO(JPEG)).convert("RGB")
+TEXT = "animal"
+ASKED: dict[str, Any] = {"prompts": [{"text": TEXT}]}
 
 
 def test_multipart_json_and_grpc_give_the_same_answer(serving: Serving) -> None:
-    multipart = serving.segment(JPEG, TRUCK).json()
+    multipart = serving.segment(JPEG, ASKED).json()
     as_json = serving.client.post(
-        "/v1/segment", json={**TRUCK, "image": {"base64": base64.b64encode(JPEG).decode()}}
+        "/v1/segment", json={**ASKED, "image": {"base64": base64.b64encode(JPEG).decode()}}
     ).json()
     answer = serving.stub().Segment(
-        pb.SegmentRequest(image=pb.Image(data=JPEG), prompts=[pb.Prompt(text="truck")])
+        pb.SegmentRequest(image=pb.Image(data=JPEG), prompts=[pb.Prompt(text=TEXT)])
     )
 
     segments = multipart["results"][0]["segments"]
-    assert segments, "the synthesized student keeps some queries"
+    assert segments, "some are found, and of a synthesized student kept"
     assert multipart["image"] == {"id": answer.image.id, "width": PICTURE.width, "height": PICTURE.height}
     assert {**as_json, "timings_ms": None} == {**multipart, "timings_ms": None}
     assert len(answer.results[0].segments) == len(segments)
@@ -50,10 +53,10 @@ def test_multipart_json_and_grpc_give_the_same_answer(serving: Serving) -> None:
 
 
 def test_an_image_that_was_sent_once_answers_as_one_that_comes_along(serving: Serving) -> None:
-    along = serving.segment(JPEG, TRUCK).json()
+    along = serving.segment(JPEG, ASKED).json()
     kept = serving.client.post("/v1/images", files={"image": ("a.jpg", JPEG)}).json()
     assert kept["image"] == along["image"]
-    by_id = {**TRUCK, "image": {"id": kept["image"]["id"]}}
+    by_id = {**ASKED, "image": {"id": kept["image"]["id"]}}
     answer = serving.client.post("/v1/segment", json=by_id).json()
     assert {**answer, "timings_ms": None} == {**along, "timings_ms": None}
     address = f"/v1/images/{kept['image']['id']}"
@@ -66,7 +69,7 @@ def test_an_answer_is_what_the_api_says(serving: Serving) -> None:
     # Not seen before: of a picture that was, nothing is decoded again.
     picture = encoded(PICTURE, quality=91)
     options = {"max_segments": 3, "score_threshold": 0.1}
-    answer = serving.segment(picture, {**TRUCK, "options": options}).json()
+    answer = serving.segment(picture, {**ASKED, "options": options}).json()
     segments = answer["results"][0]["segments"]
     assert len(segments) == 3
     scores = [segment["score"] for segment in segments]
@@ -83,7 +86,7 @@ def test_an_answer_is_what_the_api_says(serving: Serving) -> None:
 
 def test_every_mask_format_says_the_same(serving: Serving) -> None:
     answers = {
-        name: serving.segment(JPEG, {**TRUCK, "options": {"mask_format": name}}).json()["results"][0][
+        name: serving.segment(JPEG, {**ASKED, "options": {"mask_format": name}}).json()["results"][0][
             "segments"
         ]
         for name in ("rle", "png", "polygon", "none")
@@ -99,10 +102,10 @@ def test_every_mask_format_says_the_same(serving: Serving) -> None:
 def _defects() -> dict[str, tuple[bytes, dict[str, Any], int, str]]:
     one_bit = encoded(Image.new("1", (12_000, 12_000)), "PNG")
     return {
-        "a truncated JPEG": (JPEG[: len(JPEG) // 2], TRUCK, 415, "unsupported_image"),
-        "144 million pixels in a small file": (one_bit, TRUCK, 413, "payload_too_large"),
+        "a truncated JPEG": (JPEG[: len(JPEG) // 2], ASKED, 415, "unsupported_image"),
+        "144 million pixels in a small file": (one_bit, ASKED, 413, "payload_too_large"),
         "no prompts": (JPEG, {"prompts": []}, 400, "invalid_argument"),
-        "an unknown variant": (JPEG, {**TRUCK, "variant": "es-ev-xl"}, 404, "variant_not_found"),
+        "an unknown variant": (JPEG, {**ASKED, "variant": "es-ev-xl"}, 404, "variant_not_found"),
         "text of 10,000 characters": (JPEG, {"prompts": [{"text": "x" * 10_000}]}, 400, "invalid_argument"),
         "a coordinate that is no number": (
             JPEG,
@@ -110,7 +113,7 @@ def _defects() -> dict[str, tuple[bytes, dict[str, Any], int, str]]:
             400,
             "invalid_argument",
         ),
-        "a body over the limit": (JPEG + bytes(4_000_000), TRUCK, 413, "payload_too_large"),
+        "a body over the limit": (JPEG + bytes(4_000_000), ASKED, 413, "payload_too_large"),
     }
 
 
@@ -136,11 +139,11 @@ def test_bad_input_is_refused_alike_on_both_and_the_service_goes_on(serving: Ser
     error = from_rpc_error(failure.value)
     assert str(error.kind) == kind, error.detail
 
-    assert serving.segment(JPEG, TRUCK).status_code == 200
+    assert serving.segment(JPEG, ASKED).status_code == 200
 
 
 def test_the_gateway_process_has_loaded_no_model_runtime(serving: Serving) -> None:
-    assert serving.segment(JPEG, TRUCK).status_code == 200
+    assert serving.segment(JPEG, ASKED).status_code == 200
     gateway = Path(f"/proc/{serving.process.pid}/maps").read_text()
     worker = Path(f"/proc/{serving.workers()[0].pid}/maps").read_text()
     for runtime in ("onnxruntime", "openvino", "torch", "numpy"):
@@ -151,7 +154,7 @@ def test_the_gateway_process_has_loaded_no_model_runtime(serving: Serving) -> No
 def test_the_command_draws_an_overlay(serving: Serving, tmp_path: Path) -> None:
     (tmp_path / "street.jpg").write_bytes(JPEG)
     overlay = tmp_path / "overlay.png"
-    arguments = ["segment", str(tmp_path / "street.jpg"), "--text", "truck", "--server", serving.url]
+    arguments = ["segment", str(tmp_path / "street.jpg"), "--text", TEXT, "--server", serving.url]
     run_command(*arguments, "--out", str(overlay))
     with Image.open(overlay) as drawn:
         assert drawn.size == PICTURE.size

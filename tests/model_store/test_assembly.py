@@ -1,13 +1,12 @@
 """What a student is put together from, when a file lacks a part of it."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from model_store import artifact, checkpoint, importing, registry, synthetic
+from model_store import artifact, checkpoint, importing, synthetic
 from model_store.artifact import StoreError
 from model_store.assembly import OBJECT_PARTS, assemble
 from model_store.checkpoint import CheckpointError
@@ -15,13 +14,12 @@ from model_store.networks.sizes import Sizes
 from model_store.networks.student import Abilities, blank, build, shapes
 from model_store.registry import MemoryKind
 from model_store.selfcheck import in_file
+from tests.model_store.conftest import INTERACTIVE, TRACKER
 
 Tensors = dict[str, Tensor]
 POSITIONS = "text.embeddings.position_embedding.position_embedding"
 TABLE = "detector.backbone.language_backbone.encoder.positional_embedding.pos_embed.pos_embed"
 GEOMETRY = "detector.geometry_encoder."
-INTERACTIVE = "detector.backbone.vision_backbone.sam2_convs."
-TRACKER = "tracker."
 
 
 def _without(tensors: Tensors, *beginnings: str) -> Tensors:
@@ -179,20 +177,8 @@ def test_a_position_table_shorter_than_the_context_is_told(tmp_path: Path) -> No
         )
 
 
-def test_the_manifest_says_what_cannot_be_served_and_why(
-    released: Tensors, sizes: Sizes, tmp_path: Path
-) -> None:
-    made = assemble(sizes, _without(released, INTERACTIVE, TRACKER))
-    folder = importing.make(
-        registry.find("es-ev-s-mc-s0"),
-        build(sizes, made.weights, made.abilities),
-        tmp_path,
-        lambda *_: None,
-        importing.Account(
-            source={"file": "file.pt"}, audit=asdict(made.audit), texts=False, lacking=made.lacking
-        ),
-    )
-    manifest = artifact.load(folder).manifest
+def test_the_manifest_says_what_cannot_be_served_and_why(partial_artefact: Path) -> None:
+    manifest = artifact.load(partial_artefact).manifest
     assert manifest.prompts == ("exemplar_box", "exemplar_point")
     assert manifest.unserved["text"] == "its text encoder was left out at import, which --with-text puts in"
     for kind in ("points", "box", "mask"):

@@ -1,8 +1,8 @@
 """Tracking sessions over a real channel: a small student's graphs, a real Redis, workers that come and go."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2_grpc
 from service.rpc import from_rpc_error
-from service.worker.engines import open_engine
+from service.worker.engines import Engine, open_engine
 from service.worker.server import Worker
 from tests.pictures import encoded, moving_clip, moving_square
 from tests.redis_server import RedisServer
@@ -95,25 +95,45 @@ Start = Callable[..., Any]
 Run = Callable[[Callable[[Start], Coroutine[Any, Any, None]]], None]
 
 
+ENGINE: dict[str, Any] = {"precision": "f32", "threads": 1, "engine": "openvino"}
+Engines = Callable[[], AbstractContextManager[Engine]]
+
+
+@pytest.fixture(scope="module")
+def engines(artefact: Path) -> Iterator[Engines]:
+    """`with engines() as engine`: one that nobody else has. To load one takes longer than most tests."""
+    artifact = artifacts.load(artefact)
+    graphs = {graph: artifact.path(graph) for graph in artifact.manifest.graphs}
+    free: list[Engine] = []
+
+    @contextmanager
+    def lent() -> Iterator[Engine]:
+        engine = free.pop() if free else open_engine(graphs, WorkerSettings(**ENGINE))
+        try:
+            yield engine
+        finally:
+            free.append(engine)
+
+    yield lent
+    for engine in free:
+        engine.close()
+
+
 @pytest.fixture
-def start(artefact: Path, tmp_path: Path) -> Start:
+def start(artefact: Path, engines: Engines, tmp_path: Path) -> Start:
     """`async with start(name, **settings) as tracking`: a worker without its warming, drained at the end."""
 
     @asynccontextmanager
     async def started(name: str = "a", **settings: Any) -> AsyncIterator[Tracking]:
-        artifact = artifacts.load(artefact)
         address = f"unix:{tmp_path}/{name}.sock"
-        usual = {"listen": address, "precision": "f32", "threads": 1, "drain_s": 1.0, "engine": "openvino"}
-        chosen = WorkerSettings(**{**usual, **settings})
-        graphs = {graph: artifact.path(graph) for graph in artifact.manifest.graphs}
-        engine = open_engine(graphs, chosen)
-        worker = await Worker.listen(artifact, engine, chosen)
-        async with grpc.aio.insecure_channel(address) as channel:
-            try:
-                yield Tracking(worker, channel)
-            finally:
-                await worker.drain()
-                engine.close()
+        chosen = WorkerSettings(**{**ENGINE, "listen": address, "drain_s": 1.0, **settings})
+        with engines() as engine:
+            worker = await Worker.listen(artifacts.load(artefact), engine, chosen)
+            async with grpc.aio.insecure_channel(address) as channel:
+                try:
+                    yield Tracking(worker, channel)
+                finally:
+                    await worker.drain()
 
     return started
 
