@@ -119,8 +119,8 @@ class MaskDecoder(sam3.Sam3TrackerMaskDecoder):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What `transform` gave, and finer features -> logits (B, M, 4g, 4g), IoU (B, M), score (B, 1)."""
         pixels = self.activation(self.upscale_layer_norm(self.upscale_conv1(cells) + features_x2))
-        # Added as (B, C, 16gg): an engine that keeps channels last, as convolutions like it, goes slowly through
-        # as few as these.
+        # Added as (B, C, 16gg): an engine that keeps channels last, as convolutions like it, goes slowly
+        # through as few as these.
         finest = self.upscale_conv2(pixels)
         pixels = self.activation(finest.flatten(2) + features_x4.flatten(2))
         queries = torch.stack(
