@@ -23,6 +23,9 @@ def halve(path: Path) -> None:
         weights = value.const_value
         if weights is None or weights.dtype != ir.DataType.FLOAT or weights.size < _FEW:
             continue
+        # What a graph gives out as it is, nothing computes with.
+        if value.is_graph_output():
+            continue
         with np.errstate(over="ignore"):
             half = weights.numpy().astype(np.float16)
         if not np.isfinite(half).all():

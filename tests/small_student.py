@@ -14,6 +14,16 @@ VARIANT = "es-ev-s-mc-s0"
 REMEMBERING = Abilities(memory="perceiver")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the files that need the artefact one comes first, the others last.
+
+    So one process of pytest-xdist makes it while the other has something to do.
+    """
+    needing = {item.path: None for item in items if "artefact" in getattr(item, "fixturenames", ())}
+    first = next(iter(needing), None)
+    items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in needing else 1)
+
+
 @pytest.fixture(scope="session")
 def sizes() -> Sizes:
     text = TextSizes(context=6, width=16, layers=3, heads=2, convolutional_ends=True)

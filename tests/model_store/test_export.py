@@ -168,4 +168,5 @@ def test_an_artefact_of_f16_weights_is_half_as_large_and_records_what_that_costs
     assert half.graphs["image_encoder"].bytes < 0.6 * whole.graphs["image_encoder"].bytes
     for name, graph in half.graphs.items():
         costs = {output: cost for output, cost in graph.difference.items() if not output.endswith("valid")}
-        assert all(0 < cost < 0.2 for cost in costs.values()), (name, costs)
+        # What concepts without a text are asked by is no network's: its one graph has nothing but its answer.
+        assert all(0 < cost < 0.2 or name == "visual_prompt" for cost in costs.values()), (name, costs)
