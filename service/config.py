@@ -17,6 +17,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
 )
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -82,6 +83,8 @@ def _collector(value: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 # A worker's, or a name that stands for those of several.
 WorkerAddress = Annotated[str, AfterValidator(_worker_address)]
+# A variant, or one artefact of it by the digits that its digest begins with.
+Served = Annotated[str, StringConstraints(pattern=r"^[^@]+(@[0-9a-f]{8,64})?$")]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Collector = Annotated[str, AfterValidator(_collector)]
 # In the environment an empty one is none.
@@ -247,9 +250,10 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     """PEM file of that certificate's key."""
     tls_client_ca: File = None
     """PEM file of the authorities of clients' certificates; where it is set, others are refused."""
-    workers: dict[str, list[WorkerAddress]] = Field(default_factory=dict)
+    workers: dict[Served, list[WorkerAddress]] = Field(default_factory=dict)
     """Addresses of the workers by variant: `{"es-ev-m-mc-s0": ["10.0.0.5:50061", "unix:/run/a.sock"]}`.
-    `dns:host:port` stands for every address that the name has, now and later."""
+    `dns:host:port` stands for every address that the name has, now and later. `VARIANT@DIGITS` has those that
+    keep the sessions of an artefact that is replaced; its digest begins with these 8 to 64 digits."""
     workers_file: File = None
     """JSON file with more of them. It is read again when it changes: variants and workers come and go."""
     discovery_interval_s: PositiveFloat = 5.0

@@ -22,8 +22,10 @@ MAX_OBJECT_ID = 2**52
 MAX_CONFIRM_FRAMES = 60
 IMAGE_ID = r"sha256:[0-9a-f]{64}"
 _IMAGE_ID = re.compile(IMAGE_ID)
-# The variant, which tells a gateway whom to ask, and what nobody can guess.
-SESSION_ID = r"[a-z0-9-]{1,64}\.[0-9a-f]{32}"
+# The variant and the artefact, which tell a gateway whom to ask, and what nobody can guess.
+SESSION_ID = r"[a-z0-9-]{1,64}\.(?:[0-9a-f]{12}-)?[0-9a-f]{32}"
+# Of an artefact's digest, so many tell it from others of its variant.
+_DIGITS = 12
 _SESSION_ID = re.compile(SESSION_ID)
 
 
@@ -114,14 +116,21 @@ def check_session_id(id: str) -> None:
         raise ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {id[:100]!r}.")
 
 
-def new_session_id(variant: str) -> str:
-    """An id for a new session of the variant."""
-    return f"{variant}.{secrets.token_hex(16)}"
+def new_session_id(variant: str, digest: str = "") -> str:
+    """An id for a new session of the variant, and of the artefact of this digest where it is known."""
+    digits = digest.removeprefix("sha256:")[:_DIGITS]
+    return f"{variant}.{digits}{'-' if digits else ''}{secrets.token_hex(16)}"
 
 
 def variant_of_session(id: str) -> str:
     """The variant of a session whose id `check_session_id` passed."""
     return id.partition(".")[0]
+
+
+def digits_of_session(id: str) -> str:
+    """The first digits of its artefact's digest, where its id has them; else empty."""
+    digits, dash, _ = id.partition(".")[2].rpartition("-")
+    return digits if dash else ""
 
 
 def image_id(data: bytes) -> str:

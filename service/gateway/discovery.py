@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from service.config import DNS, ConfigurationError, GatewaySettings, WorkerAddress
+from service.config import DNS, ConfigurationError, GatewaySettings, Served, WorkerAddress
 from service.gateway.watched import WatchedFile
 
 _LOG = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 # Addresses by variant.
 Workers = Mapping[str, Sequence[str]]
 
-_FILE = TypeAdapter(dict[str, list[WorkerAddress]])
+_FILE = TypeAdapter(dict[Served, list[WorkerAddress]])
 
 
 class Discovery:

@@ -13,27 +13,33 @@ from service.tls import Trust
 
 _LOG = logging.getLogger(__name__)
 
+# Between a variant and the digits of an artefact of it, in what workers are configured for.
+ARTEFACT = "@"
+
 # Share of the latest request in the mean time of one.
 _LATEST = 0.1
 
 
 class Pool:
-    """The workers of one variant."""
+    """The workers of one variant, or of one artefact of it."""
 
     def __init__(
         self,
-        variant: str,
+        name: str,
         probe_interval_s: float,
         changed: Callable[[int], None],
         trust: Trust | None = None,
         *,
         shared: bool = False,
     ) -> None:
-        """`changed` is told the number of ready workers whenever it may have changed. `trust`: of TLS.
+        """`name` is the variant's, or VARIANT@DIGITS where they keep the sessions of an artefact that is
+        replaced, whose digest begins so. `changed` is told the number of ready workers whenever it may have
+        changed. `trust`: of TLS.
 
         `shared`: kept images and sessions lie where every worker finds them.
         """
-        self.variant = variant
+        self.name = name
+        self.variant, _, self.digits = name.partition(ARTEFACT)
         self._trust = trust
         self._shared = shared
         self.workers: dict[str, Worker] = {}
@@ -70,7 +76,7 @@ class Pool:
     @property
     def info(self) -> variants_pb2.Variant | None:
         """What a worker of the variant said of it, or None while none was ever ready."""
-        known = [each for each in self.workers.values() if each.info and each.info.name == self.variant]
+        known = [each for each in self.workers.values() if each.info and self._serves(each.info)]
         return max(known, key=lambda each: each.ready).info if known else None
 
     def place(self, addresses: Collection[str]) -> None:
@@ -81,7 +87,7 @@ class Pool:
         for address in addresses:
             if address not in self.workers:
                 self.workers[address] = Worker(
-                    self.variant, address, self._probe_interval_s, self._changed, self._trust
+                    self.name, address, self._probe_interval_s, self._changed, self._serves, self._trust
                 )
         for address in [each for each in self.workers if each not in addresses]:
             leaving = asyncio.create_task(self.workers.pop(address).leave())
@@ -137,9 +143,13 @@ class Pool:
             async with asyncio.timeout_at(call.deadline):
                 await self.wait_ready()
         except TimeoutError:
-            detail = f"Variant {self.variant} has no ready worker: {self.missing()}."
+            detail = f"Variant {self.name} has no ready worker: {self.missing()}."
             raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=self._probe_interval_s) from None
         return choose(self.ready_workers(), kept, shared=self._shared)
+
+    def _serves(self, info: variants_pb2.Variant) -> bool:
+        """Whether a worker that says this of itself is one of these."""
+        return info.name == self.variant and info.digest.removeprefix("sha256:").startswith(self.digits)
 
     def _changed(self) -> None:
         if self.ready:

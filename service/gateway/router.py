@@ -10,11 +10,18 @@ from service.config import ConfigurationError, GatewaySettings
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
 from service.gateway.discovery import Discovery, Workers
-from service.gateway.pool import Pool
+from service.gateway.pool import ARTEFACT, Pool
 from service.gateway.worker import Worker
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import variants_pb2
-from service.prompts import check, check_image_id, check_new_image, image_id
+from service.prompts import (
+    check,
+    check_image_id,
+    check_new_image,
+    digits_of_session,
+    image_id,
+    variant_of_session,
+)
 from service.telemetry import Telemetry
 from service.tls import to_workers
 from service.tracing import current
@@ -46,6 +53,8 @@ class Router:
         """
         self.draining = False
         self.pools: dict[str, Pool] = {}
+        # By VARIANT@DIGITS: for the sessions of artefacts that are replaced.
+        self.retiring: dict[str, Pool] = {}
         # Of variants that are configured no more.
         self._former: list[Pool] = []
         self._trust = to_workers(settings)
@@ -65,25 +74,27 @@ class Router:
 
     def place(self, workers: Workers) -> None:
         """Have these variants and workers, and no others. What goes finishes what it has."""
-        for variant, addresses in workers.items():
-            if variant not in self.pools:
-                self.pools[variant] = self._pool_of(variant)
-            self.pools[variant].place(addresses)
-        for variant in self.pools.keys() - workers.keys():
-            former = self.pools.pop(variant)
-            former.place(())
-            self._former.append(former)
+        for name, addresses in workers.items():
+            pools = self.retiring if ARTEFACT in name else self.pools
+            if name not in pools:
+                pools[name] = self._new_pool(name)
+            pools[name].place(addresses)
+        for pools in (self.pools, self.retiring):
+            for name in pools.keys() - workers.keys():
+                former = pools.pop(name)
+                former.place(())
+                self._former.append(former)
 
-    def _pool_of(self, variant: str) -> Pool:
-        self._telemetry.declare_variant(variant)
-        told = partial(_set_gauge, self._telemetry, variant)
+    def _new_pool(self, name: str) -> Pool:
+        self._telemetry.declare_variant(name)
+        told = partial(_set_gauge, self._telemetry, name)
         shared = bool(self._settings.redis_url)
-        return Pool(variant, self._settings.probe_interval_s, told, self._trust, shared=shared)
+        return Pool(name, self._settings.probe_interval_s, told, self._trust, shared=shared)
 
     async def close(self) -> None:
         self._looking.cancel()
         await asyncio.gather(self._looking, return_exceptions=True)
-        await asyncio.gather(*(pool.close() for pool in (*self.pools.values(), *self._former)))
+        await asyncio.gather(*(pool.close() for pool in (*self._all(), *self._former)))
 
     def pool(self, variant: str) -> Pool:
         """The workers of `variant`; empty means the default. Raises ServiceError VARIANT_NOT_FOUND."""
@@ -91,6 +102,19 @@ class Router:
             return pool
         asked = f"There is no variant {variant[:100]!r} here" if variant else "No variant is configured"
         raise ServiceError(Kind.VARIANT_NOT_FOUND, f"{asked}; configured: {_names(self.pools) or 'none'}.")
+
+    def pool_of(self, session: str) -> Pool | None:
+        """The workers of the session's artefact where it is being replaced, else those of its variant."""
+        variant, digits = variant_of_session(session), digits_of_session(session)
+        retiring = (
+            pool
+            for pool in self.retiring.values()
+            if digits and pool.variant == variant and digits.startswith(pool.digits[: len(digits)])
+        )
+        return next(retiring, self.pools.get(variant))
+
+    def _all(self) -> Iterable[Pool]:
+        return (*self.pools.values(), *self.retiring.values())
 
     async def segment(self, request: pb.SegmentRequest, call: Call) -> pb.SegmentResponse:
         """Check the request, and have it answered by a worker of its variant before `call.deadline`.
@@ -134,7 +158,7 @@ class Router:
         """
         self.check_open()
         check_image_id(request.id)
-        workers = [worker for pool in self.pools.values() for worker in pool.ready_workers()]
+        workers = [worker for pool in self._all() for worker in pool.ready_workers()]
         if not workers:
             detail = "No worker is ready that could forget the image."
             raise ServiceError(Kind.UNAVAILABLE, detail, retry_after_s=self._settings.probe_interval_s)
@@ -182,13 +206,13 @@ class Router:
         """
         limit = min(self._settings.max_waiting, pool.capacity or self._settings.max_waiting)
         if pool.admitted >= limit:
-            detail = f"Variant {pool.variant} has {limit:,} requests waiting or running, which is the limit."
+            detail = f"Variant {pool.name} has {limit:,} requests waiting or running, which is the limit."
             # By then those that are here now are answered.
             raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=max(_LEAST_RETRY_S, pool.mean_s))
         pool.admitted += 1
         began = time.monotonic()
         try:
-            with self._telemetry.inflight.labels(pool.variant).track_inprogress():
+            with self._telemetry.inflight.labels(pool.name).track_inprogress():
                 yield
             pool.took(time.monotonic() - began)
         finally:
@@ -221,13 +245,14 @@ async def _forgotten(worker: Worker, request: pb.DeleteImageRequest, call: Call)
 
 
 def _check_default(default: str, workers: Workers) -> None:
-    if default and default not in workers:
-        served = _names(workers) or f"none; {_SET_WORKERS}"
+    variants = [name for name in workers if ARTEFACT not in name]
+    if default and default not in variants:
+        served = _names(variants) or f"none; {_SET_WORKERS}"
         raise ConfigurationError(f"default_variant is {default!r}, which is not among those served: {served}")
 
 
-def _set_gauge(telemetry: Telemetry, variant: str, ready: int) -> None:
-    telemetry.workers_ready.labels(variant).set(ready)
+def _set_gauge(telemetry: Telemetry, name: str, ready: int) -> None:
+    telemetry.workers_ready.labels(name).set(ready)
 
 
 def _names(variants: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from service.gateway.call import Call
 from service.gateway.pool import Pool, choose
 from service.gateway.router import Router
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
-from service.prompts import check_frame, check_open, check_session_id, new_session_id, variant_of_session
+from service.prompts import check_frame, check_open, check_session_id, digits_of_session, new_session_id
 from service.telemetry import Telemetry
 
 # Ids that are tried until a fork's favourite worker is that of its origin.
@@ -31,6 +31,7 @@ class SessionRouter:
         if request.session:
             return await self.get(pb.SessionRequest(session=request.session), call)
         with self._router.admitted(pool):
+            await self.name_new(pool, call)
             opened = await pool.ask(
                 lambda worker: worker.tracking.OpenSession, request, call, call.new_session
             )
@@ -38,7 +39,7 @@ class SessionRouter:
         return opened
 
     def pool_for(self, request: pb.OpenSessionRequest, call: Call) -> Pool:
-        """The workers of the session, or of one to be made, whose id is then `call.new_session`.
+        """The workers of the session, or of one to be made.
 
         Raises ServiceError: `variant_not_found`, `session_not_found`, `invalid_argument`, UNAVAILABLE.
         """
@@ -47,12 +48,17 @@ class SessionRouter:
             pool = self._router.pool(request.variant)
             call.ask_for(pool.variant)
             request.variant = pool.variant
-            call.new_session = new_session_id(pool.variant)
             return pool
         if request.variant:
             detail = "variant and session are both given: a session has its variant."
             raise ServiceError(Kind.INVALID_ARGUMENT, detail)
         return self._pool(request.session, call)
+
+    async def name_new(self, pool: Pool, call: Call) -> None:
+        """Choose `call.new_session`, the id of a session to be made, once a worker is ready: it tells the
+        artefact. Raises ServiceError UNAVAILABLE when none is in time."""
+        await pool.next(call, "")
+        call.new_session = new_session_id(pool.variant, pool.info.digest if pool.info else "")
 
     async def add(self, request: pb.AddFrameRequest, call: Call) -> pb.FrameAnswer:
         """One frame."""
@@ -86,7 +92,7 @@ class SessionRouter:
     def _pool(self, session: str, call: Call) -> Pool:
         self._router.check_open()
         check_session_id(session)
-        pool = self._router.pools.get(variant_of_session(session))
+        pool = self._router.pool_of(session)
         if pool is None:
             raise ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {session!r}.")
         call.ask_for(pool.variant)
@@ -96,8 +102,9 @@ class SessionRouter:
 def _neighbour(pool: Pool, session: str) -> str:
     """A new id with the same favourite worker, which may be the only one that has the session."""
     ready = pool.ready_workers()
-    ids = (new_session_id(pool.variant) for _ in range(_IDS))
+    digits = digits_of_session(session)
+    ids = (new_session_id(pool.variant, digits) for _ in range(_IDS))
     if not ready:
         return next(ids)
     favourite = choose(ready, session)
-    return next((id for id in ids if choose(ready, id) is favourite), new_session_id(pool.variant))
+    return next((id for id in ids if choose(ready, id) is favourite), new_session_id(pool.variant, digits))

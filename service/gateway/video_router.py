@@ -35,6 +35,8 @@ class VideoRouter:
         pool = self._sessions.pool_for(request.open, call)
         opened = failed = False
         with self._router.admitted(pool):
+            if not request.open.session:
+                await self._sessions.name_new(pool, call)
             while True:
                 try:
                     async with aclosing(self._rest(pool, request, call)) as answers:

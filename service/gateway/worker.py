@@ -63,12 +63,14 @@ class Worker:
 
     def __init__(
         self,
-        variant: str,
+        name: str,
         address: str,
         probe_interval_s: float,
         changed: Callable[[], None],
+        serves: Callable[[variants_pb2.Variant], bool],
         trust: Trust | None = None,
     ) -> None:
+        """`name`: of what it is a worker, for the log; `serves`: whether what it says of itself is that."""
         self.address = address
         self.state = State.UNREACHABLE
         # How often it has become ready; tells a worker from the one that died before it.
@@ -79,7 +81,7 @@ class Worker:
         self._calls: set[grpc.aio.Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._variant = variant
+        self._name, self._serves = name, serves
         self._probe_interval_s = probe_interval_s
         self._changed = changed
         self._channel = open_channel(address, _channel_options(probe_interval_s), trust)
@@ -186,7 +188,7 @@ class Worker:
         if state is State.READY:
             self.life += 1
             self.standing.came_back()
-        _LOG.info("worker %s of %s is %s", self.address, self._variant, state)
+        _LOG.info("worker %s of %s is %s", self.address, self._name, state)
         self._changed()
 
     def _watching(self) -> asyncio.Task[None]:
@@ -231,7 +233,7 @@ class Worker:
             self._become(State.STARTING)
         elif not self.ready:
             self.info = await self._variants.GetVariant(variants_pb2.GetVariantRequest(), timeout=_ANSWER_S)
-            self._become(State.READY if self.info.name == self._variant else State.MISPLACED)
+            self._become(State.READY if self._serves(self.info) else State.MISPLACED)
 
 
 def _terms(call: Call, span: Span) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Sessions:
         most: int,
     ) -> Session:
         """A new session; `id` is chosen by the gateway, or empty. `most`: how many its owner may have."""
-        id = id or new_id(self._origin.variant)
+        id = id or new_id(self._origin.variant, self._origin.artefact)
         await self._store.admit(owner, id, most)
         state = State(self._origin, options, frames_total)
         try:
@@ -138,7 +138,7 @@ class Sessions:
 
     async def fork(self, owner: str, id: str, other: str, most: int) -> Session:
         """A new session that goes on from where this one stands; `other` is its id, as in `open`."""
-        other = other or new_id(self._origin.variant)
+        other = other or new_id(self._origin.variant, self._origin.artefact)
         await self._store.admit(owner, other, most)
         stored = await self._store.fork(owner, id, other)
         return self._read(owner, other, Claim(0, ""), stored)
