@@ -17,7 +17,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    StringConstraints,
 )
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +36,7 @@ _ADDRESS = re.compile(r"unix:/[^\0]+|([^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>
 # Before the host and port of workers that share a name, as those of a headless service of Kubernetes do.
 DNS = "dns:"
 _REDIS = ("redis://", "rediss://", "unix://")
+_SERVED = re.compile(r"[^@]+(@[0-9a-f]{8,64})?")
 _COLLECTOR = ("http://", "https://")
 
 
@@ -44,6 +44,13 @@ def _address(value: str) -> str:
     found = _ADDRESS.fullmatch(value)
     if not found or int(found["port"] or 0) > 65535:
         raise PydanticCustomError("address", "{value} is not host:port or unix:/path", {"value": repr(value)})
+    return value
+
+
+def _served(value: str) -> str:
+    if not _SERVED.fullmatch(value):
+        meant = "{value} is neither VARIANT nor VARIANT@ and 8 to 64 hexadecimal digits in lower case"
+        raise PydanticCustomError("served", meant, {"value": repr(value)})
     return value
 
 
@@ -84,7 +91,7 @@ Address = Annotated[str, AfterValidator(_address)]
 # A worker's, or a name that stands for those of several.
 WorkerAddress = Annotated[str, AfterValidator(_worker_address)]
 # A variant, or one artefact of it by the digits that its digest begins with.
-Served = Annotated[str, StringConstraints(pattern=r"^[^@]+(@[0-9a-f]{8,64})?$")]
+Served = Annotated[str, AfterValidator(_served)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Collector = Annotated[str, AfterValidator(_collector)]
 # In the environment an empty one is none.

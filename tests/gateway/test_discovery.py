@@ -76,6 +76,7 @@ def test_variants_and_workers_of_a_file_come_and_go(
         ("[]", "should be an object"),
         ('{"demo": ["nowhere"]}', "demo.0: 'nowhere' is not host:port"),
         ('{"demo": ["dns:unix:/a"]}', "'unix:/a' is not host:port"),
+        ('{"demo@12345": []}', "'demo@12345' is neither VARIANT nor VARIANT@ and 8 to 64 hexadecimal digits"),
     ],
 )
 def test_a_file_that_cannot_be_is_an_error_at_the_start(
