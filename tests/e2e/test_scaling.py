@@ -76,7 +76,7 @@ def test_workers_come_and_go_with_the_requests(tmp_path: Path) -> None:
             time.sleep(1)
             assert scaler.history == [0]
             began = time.perf_counter()
-            assert client.segment(picture, [{"text": "car"}], variant=DEMO.name).segments
+            assert client.segment(picture, [{"text": "car"}], variant=DEMO.name).results[0]
             print(f"from zero: first answer after {time.perf_counter() - began:.1f} s")
 
             full, answered = threading.Event(), list[int]()
@@ -88,7 +88,8 @@ def test_workers_come_and_go_with_the_requests(tmp_path: Path) -> None:
                     rest -= full.is_set()
                     # What follows the end of a JPEG makes it another picture.
                     new = picture + number.to_bytes(2, "big") + len(answered).to_bytes(4, "big")
-                    answered.append(len(client.segment(new, [{"text": "car"}], variant=DEMO.name).segments))
+                    answer = client.segment(new, [{"text": "car"}], variant=DEMO.name)
+                    answered.append(len(answer.results[0]))
 
             with ThreadPoolExecutor(_CLIENTS) as pool:
                 asking = [pool.submit(ask, number) for number in range(_CLIENTS)]
@@ -99,7 +100,7 @@ def test_workers_come_and_go_with_the_requests(tmp_path: Path) -> None:
                 # Whoever was admitted was answered: nothing raised.
                 for each in asking:
                     each.result()
-            assert len(answered) >= 3 * _CLIENTS and len(set(answered)) == 1 and answered[0]
+            assert len(answered) >= 3 * _CLIENTS and all(answered)
             _wait(lambda: scaler.history[-1] == 0 or scaler.failure is not None)
             assert scaler.failure is None
             assert max(scaler.history) == _AT_MOST
