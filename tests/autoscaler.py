@@ -1,16 +1,14 @@
 """A stand-in for KEDA: reads the gateway's own metric, and has as many workers as it asks for."""
 
-import json
 import math
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deployment import Process
+from tests.listed import ListedGateway
 
 # How often the metric is read: what the chart's `pollSeconds` is, in a test's time.
 _POLL_S = 0.2
@@ -26,17 +24,16 @@ class Autoscaler:
 
     def __init__(
         self,
+        gateway: ListedGateway,
         variant: str,
-        metrics_url: str,
-        file: Path,
         worker: Callable[[int], tuple[str, Process]],
         *,
         requests_per_worker: int,
         at_most: int,
         cooldown_s: float,
     ) -> None:
-        """`file`: the gateway's `workers_file`. `worker` makes a worker: its address and its process."""
-        self._variant, self._metrics_url, self._file, self._worker = variant, metrics_url, file, worker
+        """`worker` makes a worker: its address and its process."""
+        self._gateway, self._variant, self._worker = gateway, variant, worker
         self._requests_per_worker, self._at_most = requests_per_worker, at_most
         self._cooldown_s = cooldown_s
         self._running: list[tuple[str, Process]] = []
@@ -48,7 +45,6 @@ class Autoscaler:
         self.history = [0]
         # What went wrong in the thread; None: nothing.
         self.failure: Exception | None = None
-        self._list()
 
     def __enter__(self) -> "Autoscaler":
         self._thread.start()
@@ -83,13 +79,7 @@ class Autoscaler:
 
     def _wanted(self) -> int:
         """Workers, by the requests that are under way."""
-        text = httpx.get(self._metrics_url).raise_for_status().text
-        under_way = sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "efficientsam3_inflight_requests" and sample.labels["variant"] == self._variant
-        )
+        under_way = self._gateway.told("inflight_requests", variant=self._variant)
         return min(self._at_most, math.ceil(under_way / self._requests_per_worker))
 
     def _scale(self, wanted: int) -> None:
@@ -101,13 +91,8 @@ class Autoscaler:
             self._made += 1
             self._running.append((address, process))
         going = [self._running.pop() for _ in range(len(self._running) - wanted)]
-        self._list()
+        self._gateway.list({self._variant: [address for address, _ in self._running]})
         for _, process in going:
             process.terminate()
             self._leaving.append(process)
         self.history.append(wanted)
-
-    def _list(self) -> None:
-        following = self._file.with_suffix(".next")
-        following.write_text(json.dumps({self._variant: [address for address, _ in self._running]}))
-        following.rename(self._file)

@@ -23,6 +23,17 @@ from tests.serving import free_ports
 _READY_S = 180.0
 
 
+def told(url: str, metric: str, **labels: str) -> float:
+    """The metric's value at `url`/metrics, of all that has these labels."""
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").raise_for_status().text)
+    return sum(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == f"efficientsam3_{metric}" and labels.items() <= sample.labels.items()
+    )
+
+
 class Process:
     """A command of ours that can be killed and started again."""
 
@@ -208,13 +219,7 @@ class Deployment:
     def told(self, metric: str, worker: int | None = None, **labels: str) -> float:
         """A metric's value, of all that has these labels; the first gateway's, or a worker's."""
         url = self.urls[0] if worker is None else f"http://{self._metrics[worker]}"
-        families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-        return sum(
-            sample.value
-            for family in families
-            for sample in family.samples
-            if sample.name == f"efficientsam3_{metric}" and labels.items() <= sample.labels.items()
-        )
+        return told(url, metric, **labels)
 
     async def until(self, value: float, metric: str, worker: int | None = None, **labels: str) -> None:
         """Return when that is what is told."""

@@ -1,5 +1,7 @@
 """From a tracking request to the worker that has the session. HTTP and gRPC call this."""
 
+from functools import partial
+
 from service.config import GatewaySettings
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
@@ -102,9 +104,8 @@ class SessionRouter:
 def _neighbour(pool: Pool, session: str) -> str:
     """A new id with the same favourite worker, which may be the only one that has the session."""
     ready = pool.ready_workers()
-    digits = digits_of_session(session)
-    ids = (new_session_id(pool.variant, digits) for _ in range(_IDS))
+    new = partial(new_session_id, pool.variant, digits_of_session(session))
     if not ready:
-        return next(ids)
+        return new()
     favourite = choose(ready, session)
-    return next((id for id in ids if choose(ready, id) is favourite), new_session_id(pool.variant, digits))
+    return next((id for id in (new() for _ in range(_IDS)) if choose(ready, id) is favourite), new())

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from model_store import artifact
 from service.client import Client
 from service.errors import Kind, ServiceError
 from tests.deployment import Process
-from tests.place import DEMO, PATIENCE_S
+from tests.listed import ListedGateway
+from tests.place import DEMO
 from tests.redis_server import RedisServer
-from tests.serving import free_ports
 from tests.tracked_clip import clip, followed
 
 VARIANT = DEMO.name
@@ -26,45 +25,48 @@ class House:
     """A gateway that reads its workers from a file, and workers of two artefacts of one variant."""
 
     def __init__(self, folder: Path, redis_url: str) -> None:
-        self._file = folder / "workers.json"
+        self.gateway = ListedGateway(folder, VARIANT, redis_url=redis_url)
         self.artefacts = {"old": DEMO, "new": _another(folder / "store")}
-        self.addresses = {name: f"unix:{folder}/{name}.sock" for name in self.artefacts}
-        self.list({VARIANT: "old"})
-        shared = {"EFFICIENTSAM3_REDIS_URL": redis_url}
-        self.workers = [
+        self._addresses = {name: f"unix:{folder}/{name}.sock" for name in self.artefacts}
+        self._workers = [
             Process(
                 folder / f"{name}.log",
-                shared,
+                {"EFFICIENTSAM3_REDIS_URL": redis_url},
                 *("worker", VARIANT, "--store", str(place.parent), "--threads", "1"),
-                *("--listen", self.addresses[name]),
+                *("--listen", self._addresses[name]),
             )
             for name, place in self.artefacts.items()
         ]
-        http, grpc = free_ports(2)
-        told = {"EFFICIENTSAM3_WORKERS_FILE": str(self._file), "EFFICIENTSAM3_DISCOVERY_INTERVAL_S": "0.1"}
-        ports = ("--http-port", str(http), "--grpc-port", str(grpc))
-        self.gateway = Process(folder / "gateway.log", shared | told, "gateway", *ports)
-        self.url = f"http://127.0.0.1:{http}"
+
+    @contextmanager
+    def running(self) -> Iterator[Client]:
+        """The old artefact is served meanwhile; who asks the gateway."""
+        self.list({VARIANT: "old"})
+        try:
+            for worker in self._workers:
+                worker.start()
+            with self.gateway, Client(self.gateway.url) as client:
+                self.gateway.wait(lambda: self.serves("old"))
+                yield client
+        finally:
+            for worker in self._workers:
+                worker.kill()
 
     def list(self, workers: dict[str, str]) -> None:
-        """Have the gateway know these."""
-        text = json.dumps({name: [self.addresses[worker]] for name, worker in workers.items()})
-        self._file.with_suffix(".next").write_text(text)
-        self._file.with_suffix(".next").rename(self._file)
+        """Have the gateway know these artefacts' workers, by what it is to know them as."""
+        self.gateway.list({name: [self._addresses[artefact]] for name, artefact in workers.items()})
 
     def digits(self, name: str) -> str:
         """Of the artefact's digest, as many as a session's id has."""
         return artifact.load(self.artefacts[name]).digest[:12]
 
-    def ready(self, name: str) -> int:
+    def ready(self, name: str) -> float:
         """Workers that are, of what the gateway knows by this name."""
-        metric = f'efficientsam3_workers_ready{{variant="{name}"}} '
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
-        return next((int(float(line.removeprefix(metric))) for line in lines if line.startswith(metric)), 0)
+        return self.gateway.told("workers_ready", variant=name)
 
     def serves(self, name: str) -> bool:
         """Whether the variant is the artefact."""
-        shown = httpx.get(f"{self.url}/v1/variants").json()["variants"]
+        shown = httpx.get(f"{self.gateway.url}/v1/variants").json()["variants"]
         assert [each["name"] for each in shown] == [VARIANT]
         ready = shown[0]["workers_ready"] == 1
         return ready and shown[0]["digest"].startswith(f"sha256:{self.digits(name)}")
@@ -80,43 +82,17 @@ def _another(store: Path) -> Path:
     return place
 
 
-def _wait(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not _quietly(true):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _quietly(true: Callable[[], bool]) -> bool:
-    try:
-        return true()
-    except httpx.TransportError:
-        return False
-
-
-@contextmanager
-def _running(house: House) -> Iterator[House]:
-    processes = [*house.workers, house.gateway]
-    for process in processes:
-        process.start()
-    try:
-        _wait(lambda: house.serves("old"))
-        yield house
-    finally:
-        for process in processes:
-            process.kill()
-
-
 def test_sessions_stay_with_their_artefact(tmp_path: Path, redis_server: RedisServer) -> None:
     frames = clip(6)
-    with _running(House(tmp_path, redis_server.url)) as house, Client(house.url) as client:
+    house = House(tmp_path, redis_server.url)
+    with house.running() as client:
         undisturbed = followed(client.open_session(), frames)
         old = client.open_session()
         answers = followed(old, frames[:2])
 
         kept = f"{VARIANT}@{house.digits('old')}"
         house.list({VARIANT: "new", kept: "old"})
-        _wait(lambda: house.serves("new") and house.ready(kept) == 1)
+        house.gateway.wait(lambda: house.serves("new") and house.ready(kept) == 1)
         answers += followed(old, frames[2:4])
         fork = old.fork()
         new = client.open_session()
@@ -132,7 +108,7 @@ def test_sessions_stay_with_their_artefact(tmp_path: Path, redis_server: RedisSe
         assert answers == undisturbed
 
         house.list({VARIANT: "new"})
-        _wait(lambda: house.ready(kept) == 0)
+        house.gateway.wait(lambda: house.ready(kept) == 0)
         with pytest.raises(ServiceError) as replaced:
             followed(old, frames[:1])
         assert replaced.value.kind is Kind.ARTEFACT_MISMATCH
