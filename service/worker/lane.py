@@ -23,6 +23,9 @@ T = TypeVar("T")
 _LEAST_RETRY_S = 0.5
 # So many of the latest pieces of work make the pace.
 _LATEST = 16
+# Of the time that is expected: no piece takes just as long as those before, and one whose deadline passes in
+# the middle took the place of another.
+_RESERVE = 1.1
 
 
 class Urgency(Enum):
@@ -138,6 +141,11 @@ class Lane:
         """Pieces under way."""
         return self._hands - self._free
 
+    @property
+    def requests(self) -> int:
+        """Requests under way, also those that wait for something else than their turn."""
+        return self._requests
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """Somebody's meanwhile, of one piece of work or of several: the lane is not idle in between."""
@@ -183,15 +191,16 @@ class Lane:
         wait_s = len(self._waiting) * pace_s
         # Its own time, beside as many others.
         own_s = (self._hands + 1) * pace_s
+        expected_s = _RESERVE * (wait_s + own_s)
         retry_s = max(_LEAST_RETRY_S, wait_s)
         if len(self._waiting) >= self._max_queued:
             self._telemetry.refused("full")
             detail = f"{self._max_queued} requests are waiting already, the limit of this worker's queue."
             raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=retry_s)
-        if wait_s + own_s > ticket.left_s():
+        if expected_s > ticket.left_s():
             self._telemetry.refused("deadline")
             waiting = f"{len(self._waiting)} requests are waiting already, and this one would be answered"
-            detail = f"{waiting} in some {wait_s + own_s:.1f} s: its deadline would pass before."
+            detail = f"{waiting} in some {expected_s:.1f} s: its deadline would pass before."
             raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=retry_s)
 
     def _begin(self, owner: str) -> None:

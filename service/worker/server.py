@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import grpc.aio
 from grpc_health.v1 import health, health_pb2
 from PIL import Image
-from prometheus_client import start_http_server
 
 from model_store import artifact as artifacts
 from model_store.artifact import Artifact, ArtifactError
@@ -36,6 +35,7 @@ from service.worker.servicer import SegmentationServicer, VariantsServicer, desc
 from service.worker.sessions import Sessions
 from service.worker.shared import SharedEmbeddings, origin_of
 from service.worker.tokenizer import TextTokenizer
+from service.worker.told import tell
 from service.worker.tracker.state import Origin
 from service.worker.tracker.tracker import Tracker
 from service.worker.tracking import TrackingServicer
@@ -111,7 +111,8 @@ class Worker:
     drain_s: float
     # The port where `listen` was host:port, else meaningless.
     port: int
-    stop_metrics: Callable[[], None] = lambda: None
+    ready: bool = False
+    stop_telling: Callable[[], None] = lambda: None
 
     @classmethod
     async def listen(cls, artifact: Artifact, engine: Engine, settings: WorkerSettings) -> "Worker":
@@ -169,28 +170,26 @@ class Worker:
         return worker
 
     def _tell(self, telemetry: WorkerTelemetry, address: str) -> None:
-        """Serve the metrics at the address, if it is any. Raises StartError."""
+        """Tell metrics, and whether it is ready, at the address, if it is any. Raises StartError."""
         lane, hot = self.lane, self.sessions.hot
         for name, meaning, read in (
             ("worker_waiting_requests", "Requests whose turn has not come", lambda: lane.waiting),
             ("worker_running_requests", "Requests that are worked on", lambda: lane.running),
+            (
+                "worker_inflight_requests",
+                "Requests that came and are not answered yet: those above, and who waits for a frame before",
+                lambda: lane.requests,
+            ),
             ("hot_sessions", "Sessions that are at hand", lambda: len(hot)),
             ("hot_session_bytes", "What is kept of their objects", lambda: hot.nbytes),
         ):
             telemetry.watch(name, meaning, read)
         telemetry.watch_caches(self.segmenter.caches(), self.shared.counts if self.shared else None)
         if address:
-            host, _, port = address.rpartition(":")
             try:
-                server, _ = start_http_server(int(port), host.strip("[]"), registry=telemetry.registry)
+                self.stop_telling = tell(address, telemetry.registry, lambda: self.ready)
             except OSError as error:
                 raise StartError(f"cannot tell metrics at {address}: {error.strerror}") from error
-
-            def stop() -> None:
-                server.shutdown()
-                server.server_close()
-
-            self.stop_metrics = stop
 
     async def warm(self) -> None:
         """Run every graph once, so that no client pays for a first time; then SERVING."""
@@ -210,6 +209,7 @@ class Worker:
         """NOT_SERVING, no new calls, `drain_s` for those that are here; then everything is closed."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self.drain_s
+        self.ready = False
         await self.health.enter_graceful_shutdown()
         stopping = asyncio.ensure_future(self.server.stop(self.drain_s))
         # The last answers get a moment to leave.
@@ -221,7 +221,7 @@ class Worker:
         await stopping
         self.lane.close()
         self.batcher.close()
-        self.stop_metrics()
+        self.stop_telling()
         await self.images.close()
         if self.shared:
             await self.shared.close()
@@ -229,6 +229,7 @@ class Worker:
         await asyncio.to_thread(self.tracing.close, until - loop.time())
 
     async def _say(self, state: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
+        self.ready = state == _SERVING
         for service in ("", *SERVICES):
             await self.health.set(service, state)
 

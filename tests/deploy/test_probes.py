@@ -3,6 +3,7 @@
 from typing import Any
 
 from service.rpc_server import SEGMENTATION
+from service.worker.told import READY
 from tests.deploy.containers import container, processes
 from tests.deploy.helm import EVERYTHING, LEAST, Rendered, component, render
 
@@ -41,15 +42,16 @@ def test_a_gateway_with_tls_is_asked_with_it() -> None:
 
 
 def test_where_a_certificate_is_needed_the_kubelet_only_connects() -> None:
-    """It has none to show, and its gRPC probe knows no TLS."""
+    """It has none to show."""
     values = {**EVERYTHING, "gateway": {"tls": {"secret": "t", "clientCa": True}}}
-    rendered = render(values=values)
-    assert _asked(container(rendered.one("Deployment", "gateway"))) == {str({"tcpSocket": {"port": "http"}})}
-    worker = rendered.one("Deployment", "demo")
-    assert _asked(container(worker)) == {str({"tcpSocket": {"port": "grpc"}})}
-    # It listens before it is warm.
-    assert worker["spec"]["minReadySeconds"] > 0
-    assert "minReadySeconds" not in render(values=LEAST).one("Deployment", "demo")["spec"]
+    gateway = container(render(values=values).one("Deployment", "gateway"))
+    assert _asked(gateway) == {str({"tcpSocket": {"port": "http"}})}
+
+
+def test_a_worker_with_tls_is_asked_beside_its_metrics() -> None:
+    """The kubelet's gRPC probe knows no TLS."""
+    worker = container(render(values=EVERYTHING).one("Deployment", "demo"))
+    assert _asked(worker) == {str({"httpGet": {"path": READY, "port": "metrics"}})}
 
 
 def test_loading_may_take_as_long_as_the_values_say() -> None:

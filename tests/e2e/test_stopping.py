@@ -94,10 +94,11 @@ def test_a_worker_answers_what_it_was_given_frames_of_sessions_too(house: Deploy
                     for index in range(FRAMES)
                     for session in sessions
                 ]
-                await house.until(len(frames), "inflight_requests")
+                await house.until(len(frames), "worker_inflight_requests", 0)
                 rest = range(COUNT - len(frames))
                 asked = [asyncio.create_task(segmented(both[index % 2])) for index in rest]
-                await house.until(COUNT, "inflight_requests")
+                # What the gateway has admitted is not yet what the worker was given.
+                await house.until(COUNT, "worker_inflight_requests", 0)
                 worker.terminate()
                 await house.until(0, "workers_ready")
                 assert not any(each.done() for each in (*asked, *frames))
