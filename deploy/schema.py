@@ -38,6 +38,7 @@ OF_GATEWAY = {
     "drain_s",
 }
 OF_WORKER = {
+    "device",
     "listen",
     "listen_certificate",
     "listen_key",

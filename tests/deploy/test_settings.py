@@ -31,7 +31,7 @@ def test_settings_arrive_as_they_were_written(everything: Rendered) -> None:
     assert worker.max_body_bytes == gateway.max_body_bytes
     assert worker.trace_endpoint == gateway.trace_endpoint == "https://collector.monitoring:4317"
     assert worker.graph_precision == {"text_encoder": "f32"}
-    assert (worker.engine_cores, worker.threads, worker.engine) == ([0, 1], 2, "onnxruntime")
+    assert (worker.engine_cores, worker.threads, worker.device) == ([0, 1], 2, "cuda")
 
 
 def test_the_engine_has_the_processors_that_are_requested() -> None:

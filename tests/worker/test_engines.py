@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.config import EngineName, WorkerSettings
 from service.worker.engines import EngineError, open_engine
+from service.worker.engines.onnxruntime import has_cuda
 
 PRODUCT = """
 <ir_version: 8, opset_import: ["" : 18]>
@@ -102,6 +103,7 @@ def test_auto_on_openvino_is_bf16_where_the_processor_has_it(graphs: dict[str, P
             {"engine": "onnxruntime", "graph_precision": {"negation": "f16"}},
             "precision f16 of negation: onnxruntime",
         ),
+        ({"engine": "openvino", "device": "cuda"}, "device cuda: engine openvino computes on the processor"),
         (
             {"engine": "auto", "graph_precision": {"nothing": "f32"}},
             "graph_precision names no graph: nothing",
@@ -113,6 +115,23 @@ def test_what_an_engine_cannot_honour_is_refused_by_name(
 ) -> None:
     with pytest.raises(EngineError, match=words):
         open_engine(graphs, WorkerSettings(threads=1, **settings))
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
+def test_a_worker_that_needs_a_gpu_does_not_go_on_without(
+    graphs: dict[str, Path], engine: EngineName
+) -> None:
+    if has_cuda():
+        opened = open_engine(graphs, WorkerSettings(engine=engine, device="cuda", threads=1))
+        assert opened.name.endswith("on CUDA")
+        opened.close()
+    else:
+        with pytest.raises(
+            EngineError, match=r"device cuda: onnxruntime 1\..* (no CUDA device|without CUDA)"
+        ):
+            open_engine(graphs, WorkerSettings(engine=engine, device="cuda", threads=1))
+    processor = open_engine(graphs, WorkerSettings(engine="onnxruntime", device="cpu", threads=1))
+    assert processor.name.endswith("on the processor")
 
 
 def test_openvino_is_imported_without_its_usage_reports() -> None:

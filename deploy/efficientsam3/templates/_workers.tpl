@@ -20,7 +20,7 @@ efficientsam3/artefact: {{ .digits | default "unnamed" | quote }}
 {{- $variant := index . 1 -}}
 {{- $settings := dict "listen" "0.0.0.0:50061" "metrics_listen" "0.0.0.0:50062" "drain_s" $variant.drainSeconds -}}
 {{- with $variant.store }}{{ $_ := set $settings "store" . }}{{ end -}}
-{{- if eq $variant.device "gpu" }}{{ $_ := set $settings "engine" "onnxruntime" }}{{ end -}}
+{{- if eq $variant.device "gpu" }}{{ $_ := set $settings "device" "cuda" }}{{ end -}}
 {{- if $root.Values.workersTls.enabled -}}
   {{- $_ := set $settings "listen_certificate" "/etc/efficientsam3/tls/tls.crt" -}}
   {{- $_ := set $settings "listen_key" "/etc/efficientsam3/tls/tls.key" -}}
@@ -39,11 +39,12 @@ efficientsam3/artefact: {{ .digits | default "unnamed" | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* The root. The kubelet's gRPC probe knows no TLS. */}}
+{{/* The root. The kubelet's gRPC probe knows no TLS; beside the metrics there is none. */}}
 {{- define "efficientsam3.worker-probe" -}}
 {{- if .Values.workersTls.enabled -}}
-tcpSocket:
-  port: grpc
+httpGet:
+  path: /readyz
+  port: metrics
 {{- else -}}
 grpc:
   port: 50061

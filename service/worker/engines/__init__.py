@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from service.config import Precision, WorkerSettings
+from service.config import Device, Precision, WorkerSettings
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -41,19 +41,22 @@ class Engine(Graphs, Protocol):
 def open_engine(graphs: Mapping[str, Path], settings: WorkerSettings) -> Engine:
     """Load every graph (name -> ONNX file) into the engine that the settings choose.
 
-    Raises EngineError when the engine is not installed, cannot honour a precision or cannot load a graph.
+    Raises EngineError when the engine is not installed, cannot honour a precision, has no such device or
+    cannot load a graph.
     """
     unknown = sorted(settings.graph_precision.keys() - graphs.keys())
     if unknown:
         raise EngineError(f"graph_precision names no graph: {', '.join(unknown)}")
     asked = {graph: settings.graph_precision.get(graph, settings.precision) for graph in graphs}
-    name = _choice() if settings.engine == "auto" else settings.engine
-    return _OPEN[name](graphs, asked, settings.threads)
+    name = _choice(settings.device) if settings.engine == "auto" else settings.engine
+    return _OPEN[name](graphs, asked, settings)
 
 
-def _choice() -> str:
-    """onnxruntime where it finds a CUDA device, else OpenVINO where it is installed, else onnxruntime."""
-    if _installed("onnxruntime-gpu"):
+def _choice(device: Device) -> str:
+    """onnxruntime on a CUDA device, else OpenVINO where it is installed, else onnxruntime."""
+    if device == "cuda":
+        return "onnxruntime"
+    if device == "auto" and _installed("onnxruntime-gpu"):
         from service.worker.engines.onnxruntime import has_cuda
 
         if has_cuda():
@@ -68,23 +71,29 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _open_openvino(graphs: Mapping[str, Path], asked: Mapping[str, Precision], threads: int) -> Engine:
+def _open_openvino(
+    graphs: Mapping[str, Path], asked: Mapping[str, Precision], settings: WorkerSettings
+) -> Engine:
+    if settings.device == "cuda":
+        raise EngineError("device cuda: engine openvino computes on the processor; onnxruntime is for CUDA")
     try:
         from service.worker.engines.openvino import OpenVinoEngine
     except ImportError as error:
         raise EngineError(f"engine openvino is not installed: {error}") from error
-    return OpenVinoEngine(graphs, asked, threads)
+    return OpenVinoEngine(graphs, asked, settings.threads)
 
 
-def _open_onnxruntime(graphs: Mapping[str, Path], asked: Mapping[str, Precision], threads: int) -> Engine:
+def _open_onnxruntime(
+    graphs: Mapping[str, Path], asked: Mapping[str, Precision], settings: WorkerSettings
+) -> Engine:
     try:
         from service.worker.engines.onnxruntime import OnnxRuntimeEngine
     except ImportError as error:
         raise EngineError(f"engine onnxruntime is not installed: {error}") from error
-    return OnnxRuntimeEngine(graphs, asked, threads)
+    return OnnxRuntimeEngine(graphs, asked, settings.threads, settings.device)
 
 
-_OPEN: dict[str, Callable[[Mapping[str, Path], Mapping[str, Precision], int], Engine]] = {
+_OPEN: dict[str, Callable[[Mapping[str, Path], Mapping[str, Precision], WorkerSettings], Engine]] = {
     "openvino": _open_openvino,
     "onnxruntime": _open_onnxruntime,
 }

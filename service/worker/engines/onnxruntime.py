@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.config import Precision
+from service.config import Device, Precision
 from service.worker.engines import EngineError, Tensors
 
 _CUDA = "CUDAExecutionProvider"
@@ -18,10 +18,15 @@ _CPU = "CPUExecutionProvider"
 class OnnxRuntimeEngine:
     """One session per graph, in f32. One thread at a time, as Engine says."""
 
-    def __init__(self, graphs: Mapping[str, Path], asked: Mapping[str, Precision], threads: int) -> None:
-        """Load every graph. `threads` 0: the processor's cores. Raises EngineError."""
+    def __init__(
+        self, graphs: Mapping[str, Path], asked: Mapping[str, Precision], threads: int, device: Device
+    ) -> None:
+        """Load every graph. `threads` 0: the processor's cores. Raises EngineError, also where `device` is
+        "cuda" and there is none."""
         ort.disable_telemetry_events()
-        cuda = has_cuda()
+        cuda = device != "cpu" and has_cuda()
+        if device == "cuda" and not cuda:
+            raise EngineError(f"device cuda: onnxruntime {ort.__version__} {_lack()}")
         if cuda:
             ort.preload_dlls()  # CUDA and cuDNN from their Python packages, where they are installed
         self.name = f"onnxruntime {ort.__version__} on {'CUDA' if cuda else 'the processor'}"
@@ -51,6 +56,13 @@ def has_cuda() -> bool:
         return False
     count = ctypes.c_int()
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+def _lack() -> str:
+    """What `has_cuda` misses, for people."""
+    if _CUDA not in ort.get_available_providers():
+        return "was built without CUDA; onnxruntime-gpu has it"
+    return "finds no CUDA device, or no driver for one"
 
 
 def _settle(graph: str, asked: Precision) -> Precision:
