@@ -27,6 +27,7 @@ MAX_ENTRIES = 4096
 """The most that a limit on entries may allow: JSON lists are cut off there before anything is counted."""
 
 EngineName = Literal["auto", "openvino", "onnxruntime"]
+Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Batching = Literal["dynamic", "fixed"]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -36,6 +37,12 @@ _ADDRESS = re.compile(r"unix:/[^\0]+|([^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>
 # Before the host and port of workers that share a name, as those of a headless service of Kubernetes do.
 DNS = "dns:"
 _REDIS = ("redis://", "rediss://", "unix://")
+_HOST = r"([^\s:/?#@,\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
+SENTINEL = re.compile(
+    rf"redis(?P<tls>s?)\+sentinel://(?P<who>[^@/?#]*@)?(?P<hosts>{_HOST}(,{_HOST})*)"
+    r"/(?P<master>[^\s/?#@]+)(/(?P<db>\d+))?(\?(?P<options>[^#]*))?"
+)
+"""The address of a Redis whose master sentinels know."""
 _SERVED = re.compile(r"[^@]+(@[0-9a-f]{8,64})?")
 _COLLECTOR = ("http://", "https://")
 
@@ -72,9 +79,10 @@ def _optional_host_and_port(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    if value and not value.startswith(_REDIS):
+    if value and not value.startswith(_REDIS) and not SENTINEL.fullmatch(value):
         # The address may hold a password: it is not repeated.
-        raise PydanticCustomError("redis_url", "it must begin with " + ", ".join(_REDIS))
+        meant = "it must begin with " + ", ".join(_REDIS) + ", or be redis+sentinel://HOST:PORT,.../MASTER/DB"
+        raise PydanticCustomError("redis_url", meant)
     return value
 
 
@@ -162,8 +170,10 @@ class RedisSettings(_Settings):
 
     # It may hold a password.
     redis_url: RedisUrl = Field(default="", repr=False)
-    """Store of sessions, of images that were sent once and of what keys have used, `redis://host:port/db`;
-    empty: none."""
+    """Store of sessions, of images that were sent once and of what keys have used; empty: none.
+    `redis://user:password@host:port/db`, with TLS `rediss://`, or `unix:///path`. Behind Sentinel
+    `redis+sentinel://user:password@host:port,host:port/master/db` with the sentinels' addresses and the name
+    that they know the master by, `rediss+sentinel://` where they and the servers speak TLS."""
 
 
 class KeySettings(_Settings):
@@ -185,9 +195,13 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     listen_client_ca: File = None
     """PEM file of the authorities of gateways' certificates; where it is set, others are refused."""
     metrics_listen: Annotated[str, AfterValidator(_optional_host_and_port)] = ""
-    """Where the worker's metrics are told over HTTP, `host:port`; empty: nowhere."""
+    """Where the worker tells its metrics, and at `/readyz` whether it is ready, over HTTP without TLS,
+    `host:port`; empty: nowhere."""
     engine: EngineName = "auto"
-    """`auto`: onnxruntime where it finds a CUDA device, else OpenVINO where installed, else onnxruntime."""
+    """`auto`: onnxruntime on a CUDA device, else OpenVINO where installed, else onnxruntime."""
+    device: Device = "auto"
+    """`auto`: a CUDA device where onnxruntime finds one, else the processor. `cuda`: a worker that finds none
+    does not start."""
     precision: Precision = "auto"
     """`auto`: what the engine finds fastest on this processor (bf16 where it has it); `f32` for parity."""
     graph_precision: dict[str, Precision] = Field(default_factory=dict)
@@ -262,7 +276,8 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     `dns:host:port` stands for every address that the name has, now and later. `VARIANT@DIGITS` has those that
     keep the sessions of an artefact that is replaced; its digest begins with these 8 to 64 digits."""
     workers_file: File = None
-    """JSON file with more of them. It is read again when it changes: variants and workers come and go."""
+    """JSON file with more of them. It is read again when it changes: variants and workers come and go. In the
+    place of addresses it may say `{"workers": [...], "until": "2026-12-31T00:00:00Z"}`."""
     discovery_interval_s: PositiveFloat = 5.0
     """How often names are looked up again, and the file is looked at."""
     workers_ca: File = None

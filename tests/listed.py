@@ -37,8 +37,8 @@ class ListedGateway:
     ) -> None:
         self._process.kill()
 
-    def list(self, workers: Mapping[str, Sequence[str]]) -> None:
-        """Have it know these: addresses, by what it is to know them as."""
+    def list(self, workers: Mapping[str, Sequence[str] | Mapping[str, object]]) -> None:
+        """Have it know these: addresses, or those and until when, by what it is to know them as."""
         following = self._file.with_suffix(".next")
         following.write_text(json.dumps(workers))
         following.rename(self._file)

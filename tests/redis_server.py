@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,20 +17,24 @@ from tests.serving import free_ports
 class RedisServer:
     """Listens on loopback, and keeps its data in an append-only file in `folder`."""
 
-    def __init__(self, folder: Path, sync: str = "always") -> None:
-        """`sync`: its `appendfsync`."""
+    def __init__(
+        self, folder: Path, sync: str = "always", *, password: str = "", options: Sequence[str] = ()
+    ) -> None:
+        """`sync`: its `appendfsync`. `options`: more of its command's."""
         folder.mkdir(parents=True)
         self.folder, self._sync = folder, sync
+        self._who = f":{password}@" if password else ""
+        self._options = (*options, *(("--requirepass", password) if password else ()))
         (self.port,) = free_ports(1)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self._who}127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        command = redis_command(self.port, self.folder, self._sync)
+        command = [*redis_command(self.port, self.folder, self._sync), *self._options]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
@@ -50,7 +54,7 @@ class RedisServer:
             self.stop()
 
     def _answers(self) -> bool:
-        with redis.Redis(port=self.port) as client:
+        with self.client() as client:
             try:
                 return bool(client.ping())
             except redis.exceptions.RedisError:

@@ -22,6 +22,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"redis_url": "http://:secret@host"},
         "setting redis_url: it must begin with redis://, rediss://, unix://",
     ),
+    "sentinels without the master's name": (
+        {"redis_url": "redis+sentinel://:secret@a:26379,b"},
+        "setting redis_url: it must begin with redis://, rediss://, unix://, or be "
+        "redis+sentinel://HOST:PORT,.../MASTER/DB",
+    ),
     "a collector without a scheme": (
         {"trace_endpoint": "collector:4317"},
         "setting trace_endpoint: 'collector:4317' is not http://host:port or https://host:port",
@@ -63,6 +68,16 @@ def test_addresses_are_taken_as_they_are(address: str) -> None:
     assert (settings.listen, settings.workers) == (address, {"demo": [address]})
 
 
-@pytest.mark.parametrize("url", ["", "redis://host:6379/0", "rediss://host", "unix:///run/redis.sock"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "redis://host:6379/0",
+        "rediss://host",
+        "unix:///run/redis.sock",
+        "redis+sentinel://a/main",
+        "rediss+sentinel://me:secret@a:26379,[::1]:26379/main/1?ssl_ca_certs=/ca.crt",
+    ],
+)
 def test_session_stores_are_taken_as_they_are(url: str) -> None:
     assert settings_of(ServeSettings, redis_url=url).redis_url == url

@@ -4,9 +4,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
 from service.config import DNS, ConfigurationError, GatewaySettings, Served, WorkerAddress
 from service.gateway.watched import WatchedFile
@@ -16,7 +18,28 @@ _LOG = logging.getLogger(__name__)
 # Addresses by variant.
 Workers = Mapping[str, Sequence[str]]
 
-_FILE = TypeAdapter(dict[Served, list[WorkerAddress]])
+
+class _Until(BaseModel):
+    """Workers that are there until a time: an artefact that is replaced keeps its sessions no longer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workers: list[WorkerAddress]
+    until: AwareDatetime
+
+    @property
+    def over(self) -> bool:
+        return datetime.now(UTC) >= self.until
+
+
+# Which of the two an entry is; not part of what its place is called.
+_FOREVER, _UNTIL = "(always)", "(until)"
+_Entry = Annotated[
+    Annotated[list[WorkerAddress], Tag(_FOREVER)] | Annotated[_Until, Tag(_UNTIL)],
+    Discriminator(lambda value: _UNTIL if isinstance(value, dict) else _FOREVER),
+]
+_File = dict[Served, _Entry]
+_FILE: TypeAdapter[_File] = TypeAdapter(_File)
 
 
 class Discovery:
@@ -32,10 +55,13 @@ class Discovery:
 
     @property
     def named(self) -> dict[str, list[str]]:
-        """Addresses as they are written, by variant: those of the settings, and those of the file."""
+        """Addresses as they are written, by variant: those of the settings, and of the file, as of now."""
         named = {variant: list(addresses) for variant, addresses in self._settings.workers.items()}
-        for variant, addresses in (self._file.says if self._file else {}).items():
-            named.setdefault(variant, []).extend(addresses)
+        for variant, entry in (self._file.says if self._file else {}).items():
+            if isinstance(entry, list):
+                named.setdefault(variant, []).extend(entry)
+            elif not entry.over:
+                named.setdefault(variant, []).extend(entry.workers)
         return named
 
     async def run(self) -> None:
@@ -85,18 +111,18 @@ async def _addresses(host: str, port: int) -> tuple[str, ...] | None:
     return tuple(f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in ordered)
 
 
-def _listed(workers: Workers) -> str:
+def _listed(workers: _File) -> str:
     return ", ".join(workers) or "none"
 
 
-def _read(path: Path) -> dict[str, list[str]]:
+def _read(path: Path) -> _File:
     try:
         return _FILE.validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"workers_file {path}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(str(part) for part in first["loc"] if part not in (_FOREVER, _UNTIL))
         raise ConfigurationError(
             f"workers_file {path}{', ' if place else ''}{place}: {first['msg']}"
         ) from None

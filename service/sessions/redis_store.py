@@ -6,7 +6,9 @@ from contextlib import contextmanager
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
+from service.config import SENTINEL
 from service.errors import Kind, ServiceError
+from service.sessions.sentinel import connect_to_master
 
 # At most, of a client. Redis does one thing at a time: more would only wait there.
 _CONNECTIONS = 32
@@ -15,16 +17,14 @@ _CONNECTIONS = 32
 def connect(url: str, timeout_s: float) -> "redis.asyncio.Redis":
     """A client of Redis for one event loop; nothing connects before the first command.
 
-    `url` is `redis://`, `rediss://` or `unix://`. `timeout_s` bounds connecting, each wait for an answer, and
-    the wait for a connection where more commands are under way than there are to be connections.
+    `url` is a setting `redis_url`. `timeout_s` bounds connecting, each wait for an answer, and the wait for a
+    connection where more commands are under way than there are to be connections.
     """
+    bounds = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    if SENTINEL.fullmatch(url):
+        return connect_to_master(url, bounds, max_connections=_CONNECTIONS, timeout=timeout_s)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=_CONNECTIONS,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        decode_responses=False,
+        url, max_connections=_CONNECTIONS, timeout=timeout_s, **bounds
     )
     return redis.asyncio.Redis.from_pool(pool)
 

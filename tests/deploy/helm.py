@@ -184,6 +184,7 @@ EVERYTHING: Values = {
             "name": "es-ev-m-mc-s0",
             "digest": "sha256:" + "cd" * 32,
             "retiring": True,
+            "retiringUntil": "2099-12-31T00:00:00Z",
             "artefact": {"image": "registry.example/artefact@sha256:" + "ef" * 32},
         },
         {

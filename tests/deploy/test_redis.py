@@ -166,6 +166,27 @@ def test_an_external_one_has_a_user_a_password_and_an_authority_of_its_own() -> 
         assert parts["connection_class"].__name__ == "SSLConnection"
 
 
+def test_behind_sentinels_an_external_one_is_found_by_the_master_s_name() -> None:
+    sentinel = {"master": "main", "hosts": ["a:7001", "b"], "passwordSecret": {"name": "t", "key": "k"}}
+    values = {
+        "redis": {
+            "mode": "external",
+            "external": {"username": "me@work", "db": 2, "sentinel": sentinel},
+            "passwordSecret": {"name": "s"},
+            "tls": {"enabled": True, "secret": "authority"},
+        }
+    }
+    rendered, quoted = render(values=values), PASSWORD.replace(" ", "%20")
+    for _, process, kind in processes(rendered):
+        assert read_settings(process, kind).redis_url == (
+            f"rediss+sentinel://me%40work:{quoted}@a:7001,b/main/2"
+            f"?ssl_ca_certs=/etc/efficientsam3/redis/ca.crt&sentinel_password={quoted}"
+        )
+    for name in ("gateway", "worker"):
+        rules = rendered.one("NetworkPolicy", name)["spec"]["egress"]
+        assert {6379, 7001, 26379} <= {each["port"] for rule in rules for each in rule["ports"]}
+
+
 def test_without_one_nothing_names_it() -> None:
     rendered = render(values={"redis": {"mode": "none"}})
     assert "redis" not in str([each for each in rendered.all if each["kind"] != "NetworkPolicy"]).lower()

@@ -156,6 +156,27 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "redis.tls.secret: the bundled Redis needs a Secret with tls.crt",
     ),
     "a Redis that is nowhere": ({"redis": {"mode": "external"}}, "redis.external.host: it is empty"),
+    "sentinels without the master's name": (
+        {"redis": {"mode": "external", "external": {"sentinel": {"hosts": ["a"]}}}},
+        "redis.external.sentinel: master and hosts, or neither",
+    ),
+    "a Redis that is in two places": (
+        {
+            "redis": {
+                "mode": "external",
+                "external": {"host": "h", "sentinel": {"master": "m", "hosts": ["a"]}},
+            }
+        },
+        "redis.external: either host or sentinel",
+    ),
+    "the end of an artefact that is not retiring": (
+        {"variants": [{**_STUDENT, "retiringUntil": "2026-12-31T00:00:00Z"}]},
+        "variants[0] (es-ev-m-mc-s0).retiringUntil: it needs retiring",
+    ),
+    "an end at no time": (
+        {"variants": [{**_STUDENT, "retiring": True, "retiringUntil": "2026-12-31"}]},
+        "at '/variants/0/retiringUntil'",
+    ),
     "a user without a password": (
         {
             "redis": {

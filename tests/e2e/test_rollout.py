@@ -4,7 +4,9 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -52,9 +54,14 @@ class House:
             for worker in self._workers:
                 worker.kill()
 
-    def list(self, workers: dict[str, str]) -> None:
-        """Have the gateway know these artefacts' workers, by what it is to know them as."""
-        self.gateway.list({name: [self._addresses[artefact]] for name, artefact in workers.items()})
+    def list(self, workers: dict[str, str], until: datetime | None = None) -> None:
+        """Have the gateway know these artefacts' workers, by what it is to know them as; the old one's until
+        a time."""
+        listed: dict[str, Any] = {name: [self._addresses[artefact]] for name, artefact in workers.items()}
+        for name, artefact in workers.items():
+            if until and artefact == "old":
+                listed[name] = {"workers": listed[name], "until": until.isoformat()}
+        self.gateway.list(listed)
 
     def digits(self, name: str) -> str:
         """Of the artefact's digest, as many as a session's id has."""
@@ -107,7 +114,8 @@ def test_sessions_stay_with_their_artefact(tmp_path: Path, redis_server: RedisSe
         answers += followed(old, frames[4:])
         assert answers == undisturbed
 
-        house.list({VARIANT: "new"})
+        house.list({VARIANT: "new", kept: "old"}, until=datetime.now(UTC) + timedelta(seconds=2))
+        assert house.ready(kept) == 1
         house.gateway.wait(lambda: house.ready(kept) == 0)
         with pytest.raises(ServiceError) as replaced:
             followed(old, frames[:1])

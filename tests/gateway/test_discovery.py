@@ -76,6 +76,15 @@ def test_variants_and_workers_of_a_file_come_and_go(
         ("[]", "should be an object"),
         ('{"demo": ["nowhere"]}', "demo.0: 'nowhere' is not host:port"),
         ('{"demo": ["dns:unix:/a"]}', "'unix:/a' is not host:port"),
+        (
+            '{"demo": {"workers": ["nowhere"], "until": "2026-12-31T00:00:00Z"}}',
+            "demo.workers.0: 'nowhere' is not",
+        ),
+        ('{"demo": {"workers": []}}', "demo.until: Field required"),
+        (
+            '{"demo": {"workers": [], "until": "2026-12-31T00:00:00"}}',
+            "demo.until: Input should have timezone info",
+        ),
         ('{"demo@12345": []}', "'demo@12345' is neither VARIANT nor VARIANT@ and 8 to 64 hexadecimal digits"),
     ],
 )

@@ -17,6 +17,9 @@
   {{- else -}}
     {{- $_ := set $current $variant.name true -}}
   {{- end -}}
+  {{- if and $variant.retiringUntil (not $variant.retiring) -}}
+    {{- fail (printf "%s.retiringUntil: it needs retiring" $place) -}}
+  {{- end -}}
   {{- if and $variant.digest (not $variant.store) -}}
     {{- fail (printf "%s.digest: nothing can check it, since artefact says nothing" $place) -}}
   {{- end -}}
@@ -60,8 +63,13 @@
   {{- if and (eq .mode "bundled") .tls.enabled (not .tls.secret) -}}
     {{- fail "redis.tls.secret: the bundled Redis needs a Secret with tls.crt, tls.key and ca.crt" -}}
   {{- end -}}
-  {{- if and (eq .mode "external") (not .external.host) -}}
-    {{- fail "redis.external.host: it is empty" -}}
+  {{- with .external.sentinel -}}
+    {{- if ne (empty .master) (empty .hosts) -}}
+      {{- fail "redis.external.sentinel: master and hosts, or neither" -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if and (eq .mode "external") (eq (empty .external.host) (empty .external.sentinel.master)) -}}
+    {{- fail (.external.host | empty | ternary "redis.external.host: it is empty" "redis.external: either host or sentinel") -}}
   {{- end -}}
   {{- if and .external.username (not .passwordSecret.name) -}}
     {{- fail "redis.external.username: it needs redis.passwordSecret.name" -}}

@@ -20,27 +20,46 @@
 {{- include "efficientsam3.settings" .Values.settings }}
 {{- end -}}
 
-{{/* The address of Redis. Its password stands before it, so that the kubelet can put it in. */}}
+{{/* The address of Redis, or of its sentinels. Passwords stand before it, so that the kubelet can put them in. */}}
 {{- define "efficientsam3.redis-env" -}}
 {{- $redis := .Values.redis -}}
 {{- if ne $redis.mode "none" }}
-{{- $bundled := eq $redis.mode "bundled" -}}
-{{- $user := $bundled | ternary "" $redis.external.username -}}
-{{- $host := $bundled | ternary (printf "%s-redis" (include "efficientsam3.fullname" .)) $redis.external.host -}}
-{{- $port := $bundled | ternary 6379 $redis.external.port -}}
-{{- $db := $bundled | ternary 0 $redis.external.db -}}
-{{- $who := $redis.passwordSecret.name | empty | ternary "" (printf "%s:$(REDIS_PASSWORD)@" (urlquery $user)) }}
-{{- $query := and $redis.tls.enabled $redis.tls.secret | empty | ternary "" "?ssl_ca_certs=/etc/efficientsam3/redis/ca.crt" }}
-{{- with $redis.passwordSecret.name }}
-- name: REDIS_PASSWORD
+{{- $external := $redis.external -}}
+{{- $hosts := printf "%s-redis:6379/0" (include "efficientsam3.fullname" .) -}}
+{{- $user := "" -}}
+{{- $kind := "" -}}
+{{- $options := list -}}
+{{- if and $redis.tls.enabled $redis.tls.secret -}}
+  {{- $options = append $options "ssl_ca_certs=/etc/efficientsam3/redis/ca.crt" -}}
+{{- end -}}
+{{- if eq $redis.mode "external" -}}
+  {{- $user = $external.username -}}
+  {{- $hosts = printf "%s:%d/%d" $external.host (int $external.port) (int $external.db) -}}
+  {{- with $external.sentinel.master -}}
+    {{- $kind = "+sentinel" -}}
+    {{- $hosts = printf "%s/%s/%d" (join "," $external.sentinel.hosts) . (int $external.db) -}}
+  {{- end -}}
+{{- end -}}
+{{- with $redis.passwordSecret }}{{ if .name }}
+{{- $user = printf "%s:$(REDIS_PASSWORD)@" (urlquery $user) }}
+{{- include "efficientsam3.secret-variable" (list "REDIS_PASSWORD" .) }}
+{{- end }}{{ end }}
+{{- with $external.sentinel.passwordSecret }}{{ if and $kind .name }}
+{{- $options = append $options "sentinel_password=$(REDIS_SENTINEL_PASSWORD)" }}
+{{- include "efficientsam3.secret-variable" (list "REDIS_SENTINEL_PASSWORD" .) }}
+{{- end }}{{ end }}
+- name: EFFICIENTSAM3_REDIS_URL
+  value: {{ printf "%s%s://%s%s%s" ($redis.tls.enabled | ternary "rediss" "redis") $kind $user $hosts ($options | empty | ternary "" (printf "?%s" (join "&" $options))) | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* A variable from a Secret: list of its name, and of the Secret's name and key. */}}
+{{- define "efficientsam3.secret-variable" }}
+- name: {{ index . 0 }}
   valueFrom:
     secretKeyRef:
-      name: {{ . }}
-      key: {{ $redis.passwordSecret.key }}
-{{- end }}
-- name: EFFICIENTSAM3_REDIS_URL
-  value: {{ printf "%s://%s%s:%d/%d%s" ($redis.tls.enabled | ternary "rediss" "redis") $who $host (int $port) (int $db) $query | quote }}
-{{- end }}
+      name: {{ (index . 1).name }}
+      key: {{ (index . 1).key }}
 {{- end -}}
 
 {{/* Files that both processes mount: list items of volumes. */}}
