@@ -58,8 +58,8 @@ export class Session {
     this._waiting = [];
     /** How many of them went out over this connection. */
     this._sent = 0;
-    /** Index of the frame that is put next. */
-    this._index = state.next_frame;
+    /** Index of the frame that is added next. */
+    this.index = state.next_frame;
     /** @type {Connection | null} */
     this._connection = null;
     /** @type {{sent: Sent, answer: Answer} | null} the last that was answered */
@@ -87,8 +87,8 @@ export class Session {
    * @returns {Promise<Answer>}
    */
   add(image, prompts = []) {
-    const frame = this._index;
-    this._index += 1;
+    const frame = this.index;
+    this.index += 1;
     // Which answer it goes on from: a store may have lost that one.
     const follows = frame === this.nextFrame ? this.revision : 0;
     return this._put({ frame, follows, prompts }, image, null);
@@ -256,7 +256,7 @@ export class Session {
   _give(problem) {
     this._hangUp();
     const waiting = this._waiting.splice(0);
-    this._index = this.nextFrame;
+    this.index = this.nextFrame;
     for (const each of waiting) each.reject(problem);
     this.changed();
   }

@@ -1,0 +1,290 @@
+// @ts-check
+/**
+ * Objects that are followed through a source of frames: what is prompted on the current frame, and the
+ * answers. Knows nothing of how it is shown.
+ */
+
+import { Problem } from "./api.js";
+import { IN_FLIGHT, open } from "./session.js";
+import { Measure } from "./measure.js";
+
+/** Of a camera, so many frames are on their way: more would only be older when they are answered. */
+const LIVE_IN_FLIGHT = 2;
+
+/** After these the session is no more: everything begins anew. */
+const GONE = new Set(["session_not_found", "session_expired", "artefact_mismatch"]);
+
+let keys = 0;
+
+/**
+ * @typedef {import("./session.js").Answer} Answer
+ * @typedef {import("./frames.js").Frame} Frame
+ * @typedef {import("./frames.js").Clip | import("./frames.js").Camera} Source
+ * @typedef {{x: number, y: number, positive: boolean}} Point
+ * @typedef {{key: number, text?: string, object?: number, points?: Point[], box?: number[], mask?: object,
+ *   remove?: {object: number} | {text: string}}} Prompt  One of the current frame, as the API takes it but for
+ *   its key, by which the page knows it again.
+ */
+
+export class Tracker {
+  /**
+   * @param {Source} source
+   * @param {object} asked what the session is opened with
+   * @param {() => void} changed called whenever there is something new to show
+   */
+  constructor(source, asked, changed) {
+    this.source = source;
+    this.asked = source.count < Infinity ? { ...asked, frames_total: source.count } : asked;
+    this.changed = changed;
+    this.measure = new Measure();
+    /** @type {import("./session.js").Session | null} opened when something is to be followed */
+    this.session = null;
+    /** @type {Frame | null} the current one */
+    this.frame = null;
+    /** @type {Answer[]} by frame */
+    this.answers = [];
+    /** @type {Problem | null} */
+    this.problem = null;
+    this.isRunning = false;
+    this.isBusy = false;
+    this._forget();
+  }
+
+  /** The current frame's, once there is one. @returns {Answer | null} */
+  get answer() {
+    return (this.frame && this.answers[this.frame.index]) ?? null;
+  }
+
+  /** Whether all frames are answered. */
+  get isDone() {
+    return this.answers.length >= this.source.count;
+  }
+
+  /** Texts that are followed. */
+  get texts() {
+    const removed = this.prompts.map(({ remove }) => remove && "text" in remove && remove.text);
+    const own = this.prompts.flatMap(({ text }) => (text ? [text] : []));
+    return [...[...this._texts].filter((text) => !removed.includes(text)), ...own];
+  }
+
+  /** Whether the object was followed on the frame before this one. @param {number} id */
+  isKnown(id) {
+    const before = this.frame && this.answers[this.frame.index - 1];
+    return Boolean(before?.objects.some(({ object }) => object === id));
+  }
+
+  /** Show the first frame. */
+  async begin() {
+    this.frame = await this.source.frame(0);
+    this.changed();
+  }
+
+  /** Replace the current frame's prompts; while it runs, prompt the frame that is sent next. @param {Prompt[]} prompts */
+  edit(prompts) {
+    if (this.isRunning) {
+      this._coming = prompts;
+      this.changed();
+      return;
+    }
+    this._undone = [];
+    this._done.push(this.prompts);
+    this._show(prompts);
+  }
+
+  get canUndo() {
+    return !this.isRunning && this._done.length > 0;
+  }
+
+  get canRedo() {
+    return !this.isRunning && this._undone.length > 0;
+  }
+
+  undo() {
+    if (!this.canUndo) return;
+    this._undone.push(this.prompts);
+    this._show(/** @type {Prompt[]} */ (this._done.pop()));
+  }
+
+  redo() {
+    if (!this.canRedo) return;
+    this._done.push(this.prompts);
+    this._show(/** @type {Prompt[]} */ (this._undone.pop()));
+  }
+
+  /** The prompts that `edit` is to change. */
+  get editable() {
+    return this.isRunning ? this._coming : this.prompts;
+  }
+
+  /** Follow into the frames that come, until `pause`, the last one, or a problem. */
+  async run() {
+    if (this.isRunning || this.session === null) return;
+    this.isRunning = true;
+    this.problem = null;
+    this.measure.restart();
+    const room = this.source.isLive ? LIVE_IN_FLIGHT : IN_FLIGHT;
+    /** @type {Promise<void>[]} */
+    const coming = [];
+    this.changed();
+    await this._settled;
+    while (this.isRunning && this.session.index < this.source.count) {
+      if (this.session.inFlight >= room) {
+        await coming.shift();
+        continue;
+      }
+      coming.push(this._follow(await this.source.frame(this.session.index)));
+    }
+    await Promise.all(coming);
+    this.isRunning = false;
+    this.changed();
+  }
+
+  /** What is on its way is still answered. */
+  pause() {
+    this.isRunning = false;
+    this.changed();
+  }
+
+  /** Hang up, and come back with the session's id. */
+  async reconnect() {
+    return this.session?.reconnect();
+  }
+
+  /** Forget the session. */
+  async end() {
+    this.isRunning = false;
+    const { session } = this;
+    this.session = null;
+    // What is not deleted expires.
+    await session?.delete().catch(() => {});
+  }
+
+  /** End the session, and begin with the first frame again. */
+  async restart() {
+    await this.end();
+    this.answers = [];
+    this.problem = null;
+    this._forget();
+    await this.begin();
+  }
+
+  /** Look at a frame that was answered. @param {number} index */
+  async look(index) {
+    if (this.isRunning || this.isBusy) return;
+    this.frame = await this.source.frame(index);
+    this.changed();
+  }
+
+  /** Whether the current frame is the one that may be prompted. */
+  get isCurrent() {
+    return this.frame !== null && this.frame.index >= this.answers.length - 1;
+  }
+
+  _forget() {
+    /** @type {Prompt[]} */
+    this.prompts = [];
+    /** @type {Prompt[]} for the frame that is sent next */
+    this._coming = [];
+    /** @type {Prompt[][]} */
+    this._done = [];
+    /** @type {Prompt[][]} */
+    this._undone = [];
+    /** @type {Set<string>} followed since an earlier frame */
+    this._texts = new Set();
+    /** @type {Prompt[]} what the server took last */
+    this._taken = [];
+    this._settled = Promise.resolve();
+  }
+
+  /** @param {Prompt[]} prompts */
+  _show(prompts) {
+    this.prompts = prompts;
+    this.problem = null;
+    // Of what is prompted while an answer is awaited, the newest alone is sent.
+    if (!this.isBusy) this._settled = this._settle();
+    this.changed();
+  }
+
+  async _settle() {
+    this.isBusy = true;
+    while (this.prompts !== this._taken) {
+      const prompts = this.prompts;
+      try {
+        this._answered(await this._send(/** @type {Frame} */ (this.frame), prompts), null);
+        this._taken = prompts;
+      } catch (problem) {
+        this._failed(/** @type {Problem} */ (problem));
+        this.prompts = this._taken;
+        this._done.pop();
+      }
+    }
+    this.isBusy = false;
+    this.changed();
+  }
+
+  /** @param {Frame} frame @param {Prompt[]} prompts @returns {Promise<Answer>} */
+  async _send(frame, prompts) {
+    const wired = prompts.map(wire);
+    if (this.session === null) {
+      const session = await open(this.asked);
+      session.changed = this.changed;
+      this.session = session;
+    }
+    return frame.index < this.session.nextFrame
+      ? this.session.correct(frame.file, wired)
+      : this.session.add(frame.file, wired);
+  }
+
+  /** A frame behind the current one, which becomes the current one with its answer. @param {Frame} frame */
+  async _follow(frame) {
+    const prompts = this._coming;
+    this._coming = [];
+    try {
+      const answer = await this._send(frame, prompts);
+      this._step(prompts);
+      this._answered(answer, frame);
+      this.measure.note(answer.timings_ms);
+    } catch (problem) {
+      this._failed(/** @type {Problem} */ (problem));
+    }
+  }
+
+  /** Its prompts are the past's. @param {Prompt[]} prompts the next frame's */
+  _step(prompts) {
+    this._texts = new Set(this.texts);
+    this.prompts = this._taken = prompts;
+    [this._done, this._undone] = [[], []];
+  }
+
+  /** @param {Answer} answer @param {Frame | null} frame where it is another one than the current */
+  _answered(answer, frame) {
+    if (frame) {
+      this.frame?.picture.close();
+      this.frame = frame;
+    }
+    this.answers[answer.frame] = answer;
+    this.answers.length = answer.frame + 1;
+    this.changed();
+  }
+
+  /** @param {Problem} problem */
+  _failed(problem) {
+    this.isRunning = false;
+    // Of several frames in flight, the first tells why.
+    if (problem.kind !== "cancelled") this.problem ??= problem;
+    if (GONE.has(problem.kind)) this.session = null;
+    if (this.session) this.answers.length = Math.min(this.answers.length, this.session.nextFrame);
+    this.changed();
+  }
+}
+
+/** A key for a new prompt. */
+export function newKey() {
+  keys += 1;
+  return keys;
+}
+
+/** @param {Prompt} prompt */
+function wire({ key: _, ...prompt }) {
+  return prompt;
+}
