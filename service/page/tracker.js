@@ -75,11 +75,14 @@ export class Tracker {
 
   /** Show the first frame. */
   async begin() {
-    this.frame = await this.source.frame(0);
+    this._put(await this.source.frame(0));
     this.changed();
   }
 
-  /** Replace the current frame's prompts; while it runs, prompt the frame that is sent next. @param {Prompt[]} prompts */
+  /**
+   * Replace the current frame's prompts; while it runs, prompt the frame that is sent next.
+   * @param {Prompt[]} prompts
+   */
   edit(prompts) {
     if (this.isRunning) {
       this._coming = prompts;
@@ -118,31 +121,26 @@ export class Tracker {
 
   /** Follow into the frames that come, until `pause`, the last one, or a problem. */
   async run() {
-    if (this.isRunning || this.session === null) return;
+    this._goesOn = this.session !== null;
+    if (this.isRunning || !this._goesOn) return;
     this.isRunning = true;
     this.problem = null;
     this.measure.restart();
-    const room = this.source.isLive ? LIVE_IN_FLIGHT : IN_FLIGHT;
-    /** @type {Promise<void>[]} */
-    const coming = [];
     this.changed();
     await this._settled;
-    while (this.isRunning && this.session.index < this.source.count) {
-      if (this.session.inFlight >= room) {
-        await coming.shift();
-        continue;
-      }
-      coming.push(this._follow(await this.source.frame(this.session.index)));
+    try {
+      await this._stream();
+    } catch (problem) {
+      this._failed(/** @type {Problem} */ (problem));
     }
-    await Promise.all(coming);
     this.isRunning = false;
+    await this._resume();
     this.changed();
   }
 
-  /** What is on its way is still answered. */
+  /** What is on its way is still answered; then nothing runs. */
   pause() {
-    this.isRunning = false;
-    this.changed();
+    this._goesOn = false;
   }
 
   /** Hang up, and come back with the session's id. */
@@ -152,7 +150,7 @@ export class Tracker {
 
   /** Forget the session. */
   async end() {
-    this.isRunning = false;
+    this._goesOn = false;
     const { session } = this;
     this.session = null;
     // What is not deleted expires.
@@ -171,7 +169,7 @@ export class Tracker {
   /** Look at a frame that was answered. @param {number} index */
   async look(index) {
     if (this.isRunning || this.isBusy) return;
-    this.frame = await this.source.frame(index);
+    this._put(await this.source.frame(index));
     this.changed();
   }
 
@@ -194,6 +192,40 @@ export class Tracker {
     /** @type {Prompt[]} what the server took last */
     this._taken = [];
     this._settled = Promise.resolve();
+    /** Whether more frames are to be sent. */
+    this._goesOn = false;
+  }
+
+  /** Keep as many frames in flight as there may be. */
+  async _stream() {
+    const room = this.source.isLive ? LIVE_IN_FLIGHT : IN_FLIGHT;
+    /** @type {Promise<void>[]} */
+    const coming = [];
+    while (this._goesOn && this.session && this.session.index < this.source.count) {
+      if (this.session.inFlight >= room) {
+        await coming.shift();
+      } else {
+        const frame = await this.source.frame(this.session.index);
+        // Meanwhile it may have been told to stop.
+        if (this._goesOn) coming.push(this._follow(frame));
+      }
+    }
+    await Promise.all(coming);
+  }
+
+  /** Stand where the session stands, which may be before what was shown: a store may lose frames. */
+  async _resume() {
+    const next = this.session?.nextFrame ?? 0;
+    if (!this.session || !this.frame || this.frame.index < next) return;
+    this._step([]);
+    if (this.source.isLive) this.frame = { ...this.frame, index: next };
+    else this._put(await this.source.frame(Math.max(0, next - 1)));
+  }
+
+  /** @param {Frame} frame */
+  _put(frame) {
+    this.frame?.picture.close();
+    this.frame = frame;
   }
 
   /** @param {Prompt[]} prompts */
@@ -214,12 +246,19 @@ export class Tracker {
         this._taken = prompts;
       } catch (problem) {
         this._failed(/** @type {Problem} */ (problem));
-        this.prompts = this._taken;
-        this._done.pop();
+        this._takeBack();
       }
     }
     this.isBusy = false;
     this.changed();
+  }
+
+  /** What was refused is prompted no more. */
+  _takeBack() {
+    this.prompts = this._taken;
+    const index = this._done.indexOf(this._taken);
+    if (index >= 0) this._done.length = index;
+    this._undone = [];
   }
 
   /** @param {Frame} frame @param {Prompt[]} prompts @returns {Promise<Answer>} */
@@ -258,18 +297,17 @@ export class Tracker {
 
   /** @param {Answer} answer @param {Frame | null} frame where it is another one than the current */
   _answered(answer, frame) {
-    if (frame) {
-      this.frame?.picture.close();
-      this.frame = frame;
-    }
+    if (frame) this._put(frame);
     this.answers[answer.frame] = answer;
     this.answers.length = answer.frame + 1;
+    // Nobody looks back at what a camera saw.
+    if (this.source.isLive) delete this.answers[answer.frame - 2];
     this.changed();
   }
 
   /** @param {Problem} problem */
   _failed(problem) {
-    this.isRunning = false;
+    this._goesOn = false;
     // Of several frames in flight, the first tells why.
     if (problem.kind !== "cancelled") this.problem ??= problem;
     if (GONE.has(problem.kind)) this.session = null;
