@@ -1,0 +1,110 @@
+// The page's entry: modes, variants, the client's key, and what both modes share.
+
+import { Problem, askJson, inWords, key } from "./api.js";
+import { startImage } from "./image.js";
+import { startStatus } from "./status.js";
+import { Variants } from "./variants.js";
+
+const variants = new Variants();
+const element = (id) => document.getElementById(id);
+
+/**
+ * What a mode is given.
+ * @typedef {{variants: Variants, failed: (error: unknown) => void}} Shared
+ * `failed` is told of what was refused, for what concerns both modes: a key that is missing.
+ */
+const shared = { variants, failed };
+/** @type {Record<string, {leave?: () => void, enter?: () => void, key?: (event: KeyboardEvent) => boolean}>} */
+const modes = {};
+
+function failed(error) {
+  if (error instanceof Problem && error.kind === "unauthenticated") askForKey(key.get() ? error : null);
+}
+
+function askForKey(error) {
+  element("key-form").hidden = false;
+  element("key-error").textContent = error ? inWords(error) : "This service asks for a key.";
+}
+
+async function load() {
+  try {
+    await variants.load();
+    element("variant-error").textContent = "";
+    if (!key.get()) element("key-form").hidden = true;
+    element("key-error").textContent = "";
+    return true;
+  } catch (error) {
+    failed(error);
+    if (!(error instanceof Problem && error.kind === "unauthenticated")) {
+      element("variant-error").textContent = inWords(error);
+    }
+    return false;
+  }
+}
+
+function showVariants() {
+  const select = element("variant");
+  const chosen = variants.chosen?.name;
+  select.replaceChildren(
+    ...variants.list.map(({ name, workers_ready }) => {
+      const label = workers_ready ? name : `${name} (no worker ready)`;
+      return new Option(label, name, false, name === chosen);
+    }),
+  );
+  select.disabled = variants.list.length === 0;
+}
+
+function startModes() {
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  const choose = (tab) => {
+    for (const each of tabs) {
+      const chosen = each === tab;
+      const name = each.getAttribute("aria-controls");
+      if (!chosen && each.ariaSelected === "true") modes[name]?.leave?.();
+      each.ariaSelected = String(chosen);
+      each.tabIndex = chosen ? 0 : -1;
+      element(name).hidden = !chosen;
+    }
+    modes[tab.getAttribute("aria-controls")]?.enter?.();
+  };
+  for (const tab of tabs) {
+    tab.addEventListener("click", () => choose(tab));
+    tab.addEventListener("keydown", (event) => {
+      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+      const shown = tabs.filter((each) => !each.hidden);
+      const next = shown[(shown.indexOf(tab) + 1) % shown.length];
+      choose(next);
+      next.focus();
+    });
+  }
+}
+
+function startKeys() {
+  document.addEventListener("keydown", (event) => {
+    if (document.querySelector("dialog[open]")) return;
+    const writing = event.target.closest("input:not([type=radio]):not([type=range]), textarea, select");
+    if (writing) return;
+    if (event.key === "?") element("help").showModal();
+    else {
+      const mode = Object.keys(modes).find((name) => !element(name).hidden);
+      if (!mode || !modes[mode].key?.(event)) return;
+    }
+    event.preventDefault();
+  });
+  element("help-open").addEventListener("click", () => element("help").showModal());
+}
+
+element("variant").addEventListener("change", (event) => variants.choose(event.target.value));
+variants.addEventListener("change", showVariants);
+element("key-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  key.set(element("key").value.trim());
+  if (await load()) for (const mode of Object.values(modes)) mode.admitted?.();
+});
+
+startModes();
+startKeys();
+startStatus(element("status"), () => load());
+modes.image = startImage(shared);
+await load();
+modes.image.admitted();

@@ -1,0 +1,3 @@
+export function startImage() {
+  return { admitted() {} };
+}
