@@ -1,9 +1,8 @@
-// @ts-check
-/** A session's WebSocket: a text message of JSON, then the frame's image, and so on; answers are text. */
+// A session's WebSocket: a text message of JSON, then the frame's image, and so on; answers are text.
 
-import { Problem, key, problemOf } from "./api.js";
+import { Problem, key, socketUrl } from "./api.js";
 
-// Longer than the server takes for a frame: who says nothing for so long is gone.
+// Longer than the service takes for a frame: who says nothing for so long is gone.
 const SILENCE_MS = 75_000;
 
 /** Close codes of RFC 6455 for what would be refused again, and the kinds that they stand for. */
@@ -21,68 +20,70 @@ const REFUSED = new Map([
  */
 
 export class Connection {
+  #events;
+  #socket;
+  // The first message brings the key: a page cannot set the handshake's headers.
+  #key = key.get();
+  #timer = 0;
+  /** Answers that are still to come. */
+  #owed = 0;
+
   /**
-   * @param {string} path
+   * @param {string} path of the stream, such as "v1/sessions/.../stream"
    * @param {Events} events none of them after `close`
    */
   constructor(path, events) {
-    this._events = events;
-    this._timer = 0;
-    /** Answers that are still to come. */
-    this._owed = 0;
-    this._key = key();
-    this._socket = new WebSocket(new URL(path, location.href.replace(/^http/, "ws")));
-    this._socket.onopen = () => events.opened();
-    this._socket.onmessage = (message) => this._read(JSON.parse(message.data));
-    this._socket.onclose = (closing) => this._closed(closing);
+    this.#events = events;
+    this.#socket = new WebSocket(socketUrl(path));
+    this.#socket.onopen = () => events.opened();
+    this.#socket.onmessage = (message) => this.#read(JSON.parse(message.data));
+    this.#socket.onclose = (closing) => this.#closed(closing);
   }
 
   get isOpen() {
-    return this._socket.readyState === WebSocket.OPEN;
+    return this.#socket.readyState === WebSocket.OPEN;
   }
 
   /**
    * @param {object} request
-   * @param {Blob | null} image null where the server knows it
+   * @param {Blob | null} image null where the service knows it
    */
   send(request, image) {
-    // The first message brings the key: a page cannot set the handshake's headers.
-    this._socket.send(JSON.stringify(this._key ? { ...request, key: this._key } : request));
-    this._key = "";
-    if (image) this._socket.send(image);
-    this._owed += 1;
-    this._listen();
+    this.#socket.send(JSON.stringify(this.#key ? { ...request, key: this.#key } : request));
+    this.#key = "";
+    if (image) this.#socket.send(image);
+    this.#owed += 1;
+    this.#listen();
   }
 
   close() {
-    clearTimeout(this._timer);
-    this._socket.onopen = this._socket.onmessage = this._socket.onclose = null;
-    this._socket.close();
+    clearTimeout(this.#timer);
+    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close();
   }
 
-  _listen() {
-    clearTimeout(this._timer);
-    if (!this._owed) return;
-    this._timer = setTimeout(() => {
+  #listen() {
+    clearTimeout(this.#timer);
+    if (!this.#owed) return;
+    this.#timer = setTimeout(() => {
       this.close();
-      this._events.broke(new Problem("unavailable", "The server said nothing for too long."));
+      this.#events.broke(new Problem("unavailable", "The service said nothing for too long."));
     }, SILENCE_MS);
   }
 
   /** @param {any} body */
-  _read(body) {
-    this._owed -= 1;
-    this._listen();
-    const problem = problemOf(body);
-    if (problem) this._events.refused(problem);
-    else this._events.answered(body);
+  #read(body) {
+    this.#owed -= 1;
+    this.#listen();
+    if ("type" in body) this.#events.refused(Problem.of(body));
+    else this.#events.answered(body);
   }
 
   /** @param {CloseEvent} closing */
-  _closed(closing) {
-    clearTimeout(this._timer);
+  #closed(closing) {
+    clearTimeout(this.#timer);
     const kind = REFUSED.get(closing.code);
-    if (kind) this._events.refused(new Problem(kind, closing.reason || "The server hung up."));
-    else this._events.broke(new Problem("unavailable", "The connection broke."));
+    if (kind) this.#events.refused(new Problem(kind, closing.reason || "The service hung up."));
+    else this.#events.broke(new Problem("unavailable", "The connection broke."));
   }
 }

@@ -1,5 +1,4 @@
-// @ts-check
-/** Where frames come from: a clip, each of whose frames may be asked for, or a camera. */
+// Where frames come from: a clip, each of whose frames may be asked for, or a camera.
 
 import { Problem } from "./api.js";
 
@@ -40,19 +39,22 @@ class Camcorder {
 
 /** A video file. Frames are asked for by index, in any order, one at a time. */
 export class Clip {
+  isLive = false;
+  #camcorder;
+  #first;
+
   /**
    * @param {Camcorder} camcorder
    * @param {number} first seconds at which the first frame is shown
    * @param {number} rate frames per second
    */
   constructor(camcorder, first, rate) {
-    this._camcorder = camcorder;
-    this._first = first;
+    this.#camcorder = camcorder;
+    this.#first = first;
     this.rate = rate;
     this.count = Math.max(1, Math.round((camcorder.video.duration - first) * rate));
     this.width = camcorder.canvas.width;
     this.height = camcorder.canvas.height;
-    this.isLive = false;
   }
 
   /**
@@ -71,19 +73,19 @@ export class Clip {
 
   /** @param {number} index @returns {Promise<Frame>} */
   async frame(index) {
-    const { video } = this._camcorder;
+    const { video } = this.#camcorder;
     // The middle of the time that it is shown for.
-    const seconds = this._first + (index + 0.5) / this.rate;
+    const seconds = this.#first + (index + 0.5) / this.rate;
     if (Math.abs(video.currentTime - seconds) > 1e-4) {
       const sought = happens(video, "seeked");
       video.currentTime = Math.min(seconds, video.duration);
       await sought;
     }
-    return this._camcorder.frame(index);
+    return this.#camcorder.frame(index);
   }
 
   close() {
-    const { video } = this._camcorder;
+    const { video } = this.#camcorder;
     if (video.src.startsWith("blob:")) URL.revokeObjectURL(video.src);
     video.removeAttribute("src");
     video.load();
@@ -92,13 +94,15 @@ export class Clip {
 
 /** What the camera sees when it is asked. */
 export class Camera {
+  isLive = true;
+  count = Infinity;
+  #camcorder;
+
   /** @param {Camcorder} camcorder */
   constructor(camcorder) {
-    this._camcorder = camcorder;
-    this.count = Infinity;
+    this.#camcorder = camcorder;
     this.width = camcorder.canvas.width;
     this.height = camcorder.canvas.height;
-    this.isLive = true;
   }
 
   /** @returns {Promise<Camera>} Fails with a Problem that says why there is none. */
@@ -122,13 +126,13 @@ export class Camera {
   /** @param {number} index @returns {Promise<Frame>} */
   async frame(index) {
     // One that was not taken yet.
-    const { video } = this._camcorder;
+    const { video } = this.#camcorder;
     if (video.requestVideoFrameCallback) await new Promise((resolve) => video.requestVideoFrameCallback(resolve));
-    return this._camcorder.frame(index);
+    return this.#camcorder.frame(index);
   }
 
   close() {
-    const stream = /** @type {MediaStream} */ (this._camcorder.video.srcObject);
+    const stream = /** @type {MediaStream} */ (this.#camcorder.video.srcObject);
     for (const track of stream.getTracks()) track.stop();
   }
 }

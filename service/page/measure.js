@@ -1,5 +1,4 @@
-// @ts-check
-/** What tracking takes: frames per second as they come, and where their time goes. */
+// What tracking takes: frames per second as they come, and where their time goes.
 
 /** Frames that are looked back on. */
 const FRAMES = 20;
@@ -7,41 +6,39 @@ const FRAMES = 20;
 /** @typedef {{stage: string, ms: number}} Stage */
 
 export class Measure {
-  constructor() {
-    /** @type {number[]} when answers came, milliseconds */
-    this._times = [];
-    /** @type {Record<string, number>[]} */
-    this._stages = [];
-  }
+  /** @type {number[]} when answers came, milliseconds */
+  #times = [];
+  /** @type {Record<string, number>[]} */
+  #stages = [];
 
   /** A pause is no slow frame. */
   restart() {
-    this._times = [];
+    this.#times = [];
   }
 
   /** A frame was answered. @param {Record<string, number>} timings_ms */
   note(timings_ms) {
-    this._times = [...this._times, performance.now()].slice(-FRAMES);
-    this._stages = [...this._stages, timings_ms].slice(-FRAMES);
+    this.#times = [...this.#times, performance.now()].slice(-FRAMES);
+    this.#stages = [...this.#stages, timings_ms].slice(-FRAMES);
   }
 
   /** Answers per second, of the last ones; 0 while too few are known. */
   get framesPerSecond() {
-    const span = this._times[this._times.length - 1] - this._times[0];
-    return span > 0 ? (1000 * (this._times.length - 1)) / span : 0;
+    const span = this.#times[this.#times.length - 1] - this.#times[0];
+    return span > 0 ? (1000 * (this.#times.length - 1)) / span : 0;
   }
 
   /** The median of a frame's whole time on the server, milliseconds. */
   get total_ms() {
-    return median(this._stages.map((each) => each.total ?? 0));
+    return median(this.#stages.map((each) => each.total ?? 0));
   }
 
   /** The medians of the stages, the longest first. @returns {Stage[]} */
   get stages() {
-    const names = new Set(this._stages.flatMap(Object.keys));
+    const names = new Set(this.#stages.flatMap(Object.keys));
     names.delete("total");
     return [...names]
-      .map((stage) => ({ stage, ms: median(this._stages.map((each) => each[stage] ?? 0)) }))
+      .map((stage) => ({ stage, ms: median(this.#stages.map((each) => each[stage] ?? 0)) }))
       .filter(({ ms }) => ms > 0)
       .sort((one, other) => other.ms - one.ms);
   }

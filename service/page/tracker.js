@@ -1,12 +1,9 @@
-// @ts-check
-/**
- * Objects that are followed through a source of frames: what is prompted on the current frame, and the
- * answers. Knows nothing of how it is shown.
- */
+// Objects that are followed through a source of frames: what is prompted on the current frame, and the answers.
+// Knows nothing of how it is shown.
 
 import { Problem } from "./api.js";
-import { IN_FLIGHT, open } from "./session.js";
 import { Measure } from "./measure.js";
+import { IN_FLIGHT, open } from "./session.js";
 
 /** Of a camera, so many frames are on their way: more would only be older when they are answered. */
 const LIVE_IN_FLIGHT = 2;
@@ -47,7 +44,7 @@ export class Tracker {
     this.problem = null;
     this.isRunning = false;
     this.isBusy = false;
-    this._forget();
+    this.#forget();
   }
 
   /** The current frame's, once there is one. @returns {Answer | null} */
@@ -64,7 +61,7 @@ export class Tracker {
   get texts() {
     const removed = this.prompts.map(({ remove }) => remove && "text" in remove && remove.text);
     const own = this.prompts.flatMap(({ text }) => (text ? [text] : []));
-    return [...[...this._texts].filter((text) => !removed.includes(text)), ...own];
+    return [...[...this.#texts].filter((text) => !removed.includes(text)), ...own];
   }
 
   /** Whether the object was followed on the frame before this one. @param {number} id */
@@ -75,7 +72,7 @@ export class Tracker {
 
   /** Show the first frame. */
   async begin() {
-    this._put(await this.source.frame(0));
+    this.#put(await this.source.frame(0));
     this.changed();
   }
 
@@ -85,62 +82,62 @@ export class Tracker {
    */
   edit(prompts) {
     if (this.isRunning) {
-      this._coming = prompts;
+      this.#coming = prompts;
       this.changed();
       return;
     }
-    this._undone = [];
-    this._done.push(this.prompts);
-    this._show(prompts);
+    this.#undone = [];
+    this.#done.push(this.prompts);
+    this.#show(prompts);
   }
 
   get canUndo() {
-    return !this.isRunning && this._done.length > 0;
+    return !this.isRunning && this.#done.length > 0;
   }
 
   get canRedo() {
-    return !this.isRunning && this._undone.length > 0;
+    return !this.isRunning && this.#undone.length > 0;
   }
 
   undo() {
     if (!this.canUndo) return;
-    this._undone.push(this.prompts);
-    this._show(/** @type {Prompt[]} */ (this._done.pop()));
+    this.#undone.push(this.prompts);
+    this.#show(/** @type {Prompt[]} */ (this.#done.pop()));
   }
 
   redo() {
     if (!this.canRedo) return;
-    this._done.push(this.prompts);
-    this._show(/** @type {Prompt[]} */ (this._undone.pop()));
+    this.#done.push(this.prompts);
+    this.#show(/** @type {Prompt[]} */ (this.#undone.pop()));
   }
 
   /** The prompts that `edit` is to change. */
   get editable() {
-    return this.isRunning ? this._coming : this.prompts;
+    return this.isRunning ? this.#coming : this.prompts;
   }
 
   /** Follow into the frames that come, until `pause`, the last one, or a problem. */
   async run() {
-    this._goesOn = this.session !== null;
-    if (this.isRunning || !this._goesOn) return;
+    this.#goesOn = this.session !== null;
+    if (this.isRunning || !this.#goesOn) return;
     this.isRunning = true;
     this.problem = null;
     this.measure.restart();
     this.changed();
-    await this._settled;
+    await this.#settled;
     try {
-      await this._stream();
+      await this.#stream();
     } catch (problem) {
-      this._failed(/** @type {Problem} */ (problem));
+      this.#failed(/** @type {Problem} */ (problem));
     }
     this.isRunning = false;
-    await this._resume();
+    await this.#resume();
     this.changed();
   }
 
   /** What is on its way is still answered; then nothing runs. */
   pause() {
-    this._goesOn = false;
+    this.#goesOn = false;
   }
 
   /** Hang up, and come back with the session's id. */
@@ -150,7 +147,7 @@ export class Tracker {
 
   /** Forget the session. */
   async end() {
-    this._goesOn = false;
+    this.#goesOn = false;
     const { session } = this;
     this.session = null;
     // What is not deleted expires.
@@ -162,14 +159,14 @@ export class Tracker {
     await this.end();
     this.answers = [];
     this.problem = null;
-    this._forget();
+    this.#forget();
     await this.begin();
   }
 
   /** Look at a frame that was answered. @param {number} index */
   async look(index) {
     if (this.isRunning || this.isBusy) return;
-    this._put(await this.source.frame(index));
+    this.#put(await this.source.frame(index));
     this.changed();
   }
 
@@ -178,75 +175,75 @@ export class Tracker {
     return this.frame !== null && this.frame.index >= this.answers.length - 1;
   }
 
-  _forget() {
+  #forget() {
     /** @type {Prompt[]} */
     this.prompts = [];
     /** @type {Prompt[]} for the frame that is sent next */
-    this._coming = [];
+    this.#coming = [];
     /** @type {Prompt[][]} */
-    this._done = [];
+    this.#done = [];
     /** @type {Prompt[][]} */
-    this._undone = [];
+    this.#undone = [];
     /** @type {Set<string>} followed since an earlier frame */
-    this._texts = new Set();
+    this.#texts = new Set();
     /** @type {Prompt[]} what the server took last */
-    this._taken = [];
-    this._settled = Promise.resolve();
+    this.#taken = [];
+    this.#settled = Promise.resolve();
     /** Whether more frames are to be sent. */
-    this._goesOn = false;
+    this.#goesOn = false;
   }
 
   /** Keep as many frames in flight as there may be. */
-  async _stream() {
+  async #stream() {
     const room = this.source.isLive ? LIVE_IN_FLIGHT : IN_FLIGHT;
     /** @type {Promise<void>[]} */
     const coming = [];
-    while (this._goesOn && this.session && this.session.index < this.source.count) {
+    while (this.#goesOn && this.session && this.session.index < this.source.count) {
       if (this.session.inFlight >= room) {
         await coming.shift();
       } else {
         const frame = await this.source.frame(this.session.index);
         // Meanwhile it may have been told to stop.
-        if (this._goesOn) coming.push(this._follow(frame));
+        if (this.#goesOn) coming.push(this.#follow(frame));
       }
     }
     await Promise.all(coming);
   }
 
   /** Stand where the session stands, which may be before what was shown: a store may lose frames. */
-  async _resume() {
+  async #resume() {
     const next = this.session?.nextFrame ?? 0;
     if (!this.session || !this.frame || this.frame.index < next) return;
-    this._step([]);
+    this.#step([]);
     if (this.source.isLive) this.frame = { ...this.frame, index: next };
-    else this._put(await this.source.frame(Math.max(0, next - 1)));
+    else this.#put(await this.source.frame(Math.max(0, next - 1)));
   }
 
   /** @param {Frame} frame */
-  _put(frame) {
+  #put(frame) {
     this.frame?.picture.close();
     this.frame = frame;
   }
 
   /** @param {Prompt[]} prompts */
-  _show(prompts) {
+  #show(prompts) {
     this.prompts = prompts;
     this.problem = null;
     // Of what is prompted while an answer is awaited, the newest alone is sent.
-    if (!this.isBusy) this._settled = this._settle();
+    if (!this.isBusy) this.#settled = this.#settle();
     this.changed();
   }
 
-  async _settle() {
+  async #settle() {
     this.isBusy = true;
-    while (this.prompts !== this._taken) {
+    while (this.prompts !== this.#taken) {
       const prompts = this.prompts;
       try {
-        this._answered(await this._send(/** @type {Frame} */ (this.frame), prompts), null);
-        this._taken = prompts;
+        this.#answered(await this.#send(/** @type {Frame} */ (this.frame), prompts), null);
+        this.#taken = prompts;
       } catch (problem) {
-        this._failed(/** @type {Problem} */ (problem));
-        this._takeBack();
+        this.#failed(/** @type {Problem} */ (problem));
+        this.#takeBack();
       }
     }
     this.isBusy = false;
@@ -254,15 +251,15 @@ export class Tracker {
   }
 
   /** What was refused is prompted no more. */
-  _takeBack() {
-    this.prompts = this._taken;
-    const index = this._done.indexOf(this._taken);
-    if (index >= 0) this._done.length = index;
-    this._undone = [];
+  #takeBack() {
+    this.prompts = this.#taken;
+    const index = this.#done.indexOf(this.#taken);
+    if (index >= 0) this.#done.length = index;
+    this.#undone = [];
   }
 
   /** @param {Frame} frame @param {Prompt[]} prompts @returns {Promise<Answer>} */
-  async _send(frame, prompts) {
+  async #send(frame, prompts) {
     const wired = prompts.map(wire);
     if (this.session === null) {
       const session = await open(this.asked);
@@ -275,29 +272,29 @@ export class Tracker {
   }
 
   /** A frame behind the current one, which becomes the current one with its answer. @param {Frame} frame */
-  async _follow(frame) {
-    const prompts = this._coming;
-    this._coming = [];
+  async #follow(frame) {
+    const prompts = this.#coming;
+    this.#coming = [];
     try {
-      const answer = await this._send(frame, prompts);
-      this._step(prompts);
-      this._answered(answer, frame);
+      const answer = await this.#send(frame, prompts);
+      this.#step(prompts);
+      this.#answered(answer, frame);
       this.measure.note(answer.timings_ms);
     } catch (problem) {
-      this._failed(/** @type {Problem} */ (problem));
+      this.#failed(/** @type {Problem} */ (problem));
     }
   }
 
   /** Its prompts are the past's. @param {Prompt[]} prompts the next frame's */
-  _step(prompts) {
-    this._texts = new Set(this.texts);
-    this.prompts = this._taken = prompts;
-    [this._done, this._undone] = [[], []];
+  #step(prompts) {
+    this.#texts = new Set(this.texts);
+    this.prompts = this.#taken = prompts;
+    [this.#done, this.#undone] = [[], []];
   }
 
   /** @param {Answer} answer @param {Frame | null} frame where it is another one than the current */
-  _answered(answer, frame) {
-    if (frame) this._put(frame);
+  #answered(answer, frame) {
+    if (frame) this.#put(frame);
     this.answers[answer.frame] = answer;
     this.answers.length = answer.frame + 1;
     // Nobody looks back at what a camera saw.
@@ -306,8 +303,8 @@ export class Tracker {
   }
 
   /** @param {Problem} problem */
-  _failed(problem) {
-    this._goesOn = false;
+  #failed(problem) {
+    this.#goesOn = false;
     // Of several frames in flight, the first tells why.
     if (problem.kind !== "cancelled") this.problem ??= problem;
     if (GONE.has(problem.kind)) this.session = null;
