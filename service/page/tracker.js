@@ -64,9 +64,9 @@ export class Tracker {
     return [...[...this.#texts].filter((text) => !removed.includes(text)), ...own];
   }
 
-  /** Whether the object was followed on the frame before this one. @param {number} id */
+  /** Whether the object was followed before the frame that `edit` prompts. @param {number} id */
   isKnown(id) {
-    const before = this.frame && this.answers[this.frame.index - 1];
+    const before = this.frame && this.answers[this.frame.index - (this.isRunning ? 0 : 1)];
     return Boolean(before?.objects.some(({ object }) => object === id));
   }
 
@@ -81,6 +81,7 @@ export class Tracker {
    * @param {Prompt[]} prompts
    */
   edit(prompts) {
+    this.problem = null;
     if (this.isRunning) {
       this.#coming = prompts;
       this.changed();
@@ -228,7 +229,6 @@ export class Tracker {
   /** @param {Prompt[]} prompts */
   #show(prompts) {
     this.prompts = prompts;
-    this.problem = null;
     // Of what is prompted while an answer is awaited, the newest alone is sent.
     if (!this.isBusy) this.#settled = this.#settle();
     this.changed();
