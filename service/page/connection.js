@@ -2,16 +2,17 @@
 
 import { Problem, key, socketUrl } from "./api.js";
 
-// Longer than the service takes for a frame: who says nothing for so long is gone.
+// Longer than the server takes for a frame: who says nothing for so long is gone.
 const SILENCE_MS = 75_000;
 
-/** Close codes of RFC 6455 for what would be refused again, and the kinds that they stand for. */
+// Close codes of RFC 6455 for what would be refused again, and the kinds that they stand for.
 const REFUSED = new Map([
   [1008, "invalid_argument"],
   [1009, "payload_too_large"],
 ]);
 
 /**
+ * What a connection tells of; nothing after `close`.
  * @typedef {object} Events
  * @property {() => void} opened
  * @property {(answer: any) => void} answered
@@ -20,18 +21,15 @@ const REFUSED = new Map([
  */
 
 export class Connection {
-  #events;
   #socket;
-  // The first message brings the key: a page cannot set the handshake's headers.
+  #events;
+  // The first message brings it: a page cannot set the handshake's headers.
   #key = key.get();
-  #timer = 0;
-  /** Answers that are still to come. */
+  // Answers that are still to come.
   #owed = 0;
+  #timer = 0;
 
-  /**
-   * @param {string} path of the stream, such as "v1/sessions/.../stream"
-   * @param {Events} events none of them after `close`
-   */
+  /** @param {string} path @param {Events} events */
   constructor(path, events) {
     this.#events = events;
     this.#socket = new WebSocket(socketUrl(path));
@@ -44,10 +42,7 @@ export class Connection {
     return this.#socket.readyState === WebSocket.OPEN;
   }
 
-  /**
-   * @param {object} request
-   * @param {Blob | null} image null where the service knows it
-   */
+  /** @param {object} request @param {Blob | null} image null where the server knows it */
   send(request, image) {
     this.#socket.send(JSON.stringify(this.#key ? { ...request, key: this.#key } : request));
     this.#key = "";
@@ -71,11 +66,10 @@ export class Connection {
     }, SILENCE_MS);
   }
 
-  /** @param {any} body */
   #read(body) {
     this.#owed -= 1;
     this.#listen();
-    if ("type" in body) this.#events.refused(Problem.of(body));
+    if (body.type) this.#events.refused(Problem.of(body));
     else this.#events.answered(body);
   }
 

@@ -1,9 +1,7 @@
 // What tracking takes: frames per second as they come, and where their time goes.
 
-/** Frames that are looked back on. */
+// Frames that are looked back on.
 const FRAMES = 20;
-
-/** @typedef {{stage: string, ms: number}} Stage */
 
 export class Measure {
   /** @type {number[]} when answers came, milliseconds */
@@ -16,10 +14,10 @@ export class Measure {
     this.#times = [];
   }
 
-  /** A frame was answered. @param {Record<string, number>} timings_ms */
-  note(timings_ms) {
+  /** A frame was answered. @param {Record<string, number>} timings milliseconds by stage */
+  note(timings) {
     this.#times = [...this.#times, performance.now()].slice(-FRAMES);
-    this.#stages = [...this.#stages, timings_ms].slice(-FRAMES);
+    this.#stages = [...this.#stages, timings].slice(-FRAMES);
   }
 
   /** Answers per second, of the last ones; 0 while too few are known. */
@@ -28,12 +26,12 @@ export class Measure {
     return span > 0 ? (1000 * (this.#times.length - 1)) / span : 0;
   }
 
-  /** The median of a frame's whole time on the server, milliseconds. */
-  get total_ms() {
+  /** The median of a frame's whole time in the service, milliseconds. */
+  get totalMs() {
     return median(this.#stages.map((each) => each.total ?? 0));
   }
 
-  /** The medians of the stages, the longest first. @returns {Stage[]} */
+  /** The medians of the stages, the longest first. @returns {{stage: string, ms: number}[]} */
   get stages() {
     const names = new Set(this.#stages.flatMap(Object.keys));
     names.delete("total");

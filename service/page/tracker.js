@@ -1,50 +1,67 @@
 // Objects that are followed through a source of frames: what is prompted on the current frame, and the answers.
 // Knows nothing of how it is shown.
 
-import { Problem } from "./api.js";
 import { Measure } from "./measure.js";
 import { IN_FLIGHT, open } from "./session.js";
 
-/** Of a camera, so many frames are on their way: more would only be older when they are answered. */
+// Of a camera so many frames are on their way: more would only be older when they are answered.
 const LIVE_IN_FLIGHT = 2;
 
-/** After these the session is no more: everything begins anew. */
+// After these there is no session: everything begins anew.
 const GONE = new Set(["session_not_found", "session_expired", "artefact_mismatch"]);
-
-let keys = 0;
 
 /**
  * @typedef {import("./session.js").Answer} Answer
  * @typedef {import("./frames.js").Frame} Frame
  * @typedef {import("./frames.js").Clip | import("./frames.js").Camera} Source
  * @typedef {{x: number, y: number, positive: boolean}} Point
- * @typedef {{key: number, text?: string, object?: number, points?: Point[], box?: number[], mask?: object,
- *   remove?: {object: number} | {text: string}}} Prompt  One of the current frame, as the API takes it but for
- *   its key, by which the page knows it again.
+ *
+ * As the API has it: a text, an object, or what is removed. Objects have their ids from here, so that a corrected
+ * frame has the same ones.
+ * @typedef {{text?: string, object?: number, points?: Point[], box?: number[],
+ *   remove?: {object?: number, text?: string}}} Prompt
  */
 
-export class Tracker {
-  /**
-   * @param {Source} source
-   * @param {object} asked what the session is opened with
-   * @param {() => void} changed called whenever there is something new to show
-   */
-  constructor(source, asked, changed) {
+/** Tells of `change` whenever there is something new to show. */
+export class Tracker extends EventTarget {
+  measure = new Measure();
+  /** @type {import("./session.js").Session | null} opened when something is prompted */
+  session = null;
+  /** @type {Frame | null} the current one */
+  frame = null;
+  /** @type {Answer[]} by frame */
+  answers = [];
+  /** @type {Error | null} why it stopped, or what was refused */
+  problem = null;
+  isRunning = false;
+  /** Whether an answer is awaited that changes the current frame. */
+  isBusy = false;
+  /** Whether the session was lost for good: `restart`. */
+  isGone = false;
+  /** @type {Prompt[]} of the current frame */
+  prompts = [];
+
+  /** @type {Prompt[]} of the current frame, as its answer has them */
+  #taken = this.prompts;
+  /** @type {Prompt[][]} */
+  #undoable = [];
+  /** @type {Prompt[][]} */
+  #redoable = [];
+  /** @type {Set<string>} followed since an earlier frame */
+  #texts = new Set();
+  // The highest id of an object that an answer told of.
+  #highest = 0;
+  // Whether more frames are to be sent; what runs, or waits for an answer, ends with these.
+  #goesOn = false;
+  #running = Promise.resolve();
+  #settled = Promise.resolve();
+  #ended = false;
+
+  /** @param {Source} source @param {object} asked what the session is opened with */
+  constructor(source, asked) {
+    super();
     this.source = source;
-    this.asked = source.count < Infinity ? { ...asked, frames_total: source.count } : asked;
-    this.changed = changed;
-    this.measure = new Measure();
-    /** @type {import("./session.js").Session | null} opened when something is to be followed */
-    this.session = null;
-    /** @type {Frame | null} the current one */
-    this.frame = null;
-    /** @type {Answer[]} by frame */
-    this.answers = [];
-    /** @type {Problem | null} */
-    this.problem = null;
-    this.isRunning = false;
-    this.isBusy = false;
-    this.#forget();
+    this.asked = source.isLive ? asked : { ...asked, frames_total: source.count };
   }
 
   /** The current frame's, once there is one. @returns {Answer | null} */
@@ -52,274 +69,267 @@ export class Tracker {
     return (this.frame && this.answers[this.frame.index]) ?? null;
   }
 
-  /** Whether all frames are answered. */
   get isDone() {
     return this.answers.length >= this.source.count;
   }
 
+  /** Whether the current frame is the one that may be prompted: the last that was answered. */
+  get isCurrent() {
+    return this.frame !== null && this.frame.index >= this.answers.length - 1;
+  }
+
   /** Texts that are followed. */
   get texts() {
-    const removed = this.prompts.map(({ remove }) => remove && "text" in remove && remove.text);
-    const own = this.prompts.flatMap(({ text }) => (text ? [text] : []));
+    const removed = this.prompts.map(({ remove }) => remove?.text);
+    const own = this.prompts.flatMap(({ text }) => text ?? []);
     return [...[...this.#texts].filter((text) => !removed.includes(text)), ...own];
   }
 
-  /** Whether the object was followed before the frame that `edit` prompts. @param {number} id */
-  isKnown(id) {
-    const before = this.frame && this.answers[this.frame.index - (this.isRunning ? 0 : 1)];
+  /** Whether the object was followed before the current frame: a text may have begun it here. @param {number} id */
+  wasKnown(id) {
+    const before = this.frame && this.answers[this.frame.index - 1];
     return Boolean(before?.objects.some(({ object }) => object === id));
   }
 
-  /** Show the first frame. */
-  async begin() {
-    this.#put(await this.source.frame(0));
-    this.changed();
+  /** An id for a new object. */
+  newObject() {
+    return 1 + Math.max(this.#highest, ...this.prompts.map(({ object }) => object ?? 0));
   }
 
-  /**
-   * Replace the current frame's prompts; while it runs, prompt the frame that is sent next.
-   * @param {Prompt[]} prompts
-   */
+  /** Show the first frame; of a camera what it sees, until something is prompted. */
+  async begin() {
+    this.#put(await this.source.frame(0));
+    if (this.source.isLive) this.#preview();
+  }
+
+  /** Replace the current frame's prompts. Where it runs it is paused first. @param {Prompt[]} prompts */
   edit(prompts) {
-    this.problem = null;
-    if (this.isRunning) {
-      this.#coming = prompts;
-      this.changed();
-      return;
-    }
-    this.#undone = [];
-    this.#done.push(this.prompts);
-    this.#show(prompts);
+    this.#undoable.push(this.prompts);
+    this.#redoable = [];
+    this.#prompt(prompts);
   }
 
   get canUndo() {
-    return !this.isRunning && this.#done.length > 0;
+    return this.#undoable.length > 0 && !this.isRunning;
   }
 
   get canRedo() {
-    return !this.isRunning && this.#undone.length > 0;
+    return this.#redoable.length > 0 && !this.isRunning;
   }
 
   undo() {
-    if (!this.canUndo) return;
-    this.#undone.push(this.prompts);
-    this.#show(/** @type {Prompt[]} */ (this.#done.pop()));
+    const prompts = this.canUndo && this.#undoable.pop();
+    if (!prompts) return;
+    this.#redoable.push(this.prompts);
+    this.#prompt(prompts);
   }
 
   redo() {
-    if (!this.canRedo) return;
-    this.#done.push(this.prompts);
-    this.#show(/** @type {Prompt[]} */ (this.#undone.pop()));
+    const prompts = this.canRedo && this.#redoable.pop();
+    if (!prompts) return;
+    this.#undoable.push(this.prompts);
+    this.#prompt(prompts);
   }
 
-  /** The prompts that `edit` is to change. */
-  get editable() {
-    return this.isRunning ? this.#coming : this.prompts;
-  }
-
-  /** Follow into the frames that come, until `pause`, the last one, or a problem. */
-  async run() {
-    this.#goesOn = this.session !== null;
-    if (this.isRunning || !this.#goesOn) return;
-    this.isRunning = true;
+  /** Follow into the frames that come, until `pause`, a number of frames, the last one, or a problem. */
+  async run(frames = Infinity) {
+    await this.#settled;
+    if (this.isRunning || this.isGone || !this.session || this.isDone) return;
+    this.isRunning = this.#goesOn = true;
     this.problem = null;
     this.measure.restart();
-    this.changed();
-    await this.#settled;
-    try {
-      await this.#stream();
-    } catch (problem) {
-      this.#failed(/** @type {Problem} */ (problem));
-    }
-    this.isRunning = false;
-    await this.#resume();
-    this.changed();
+    this.#running = this.#run(Math.min(this.source.count, this.session.index + frames));
+    await this.#running;
   }
 
-  /** What is on its way is still answered; then nothing runs. */
-  pause() {
+  /** Return when what is on its way is answered; then nothing runs. */
+  async pause() {
     this.#goesOn = false;
+    await this.#running;
   }
 
-  /** Hang up, and come back with the session's id. */
-  async reconnect() {
-    return this.session?.reconnect();
-  }
-
-  /** Forget the session. */
+  /** Forget the session, and the source. */
   async end() {
-    this.#goesOn = false;
-    const { session } = this;
-    this.session = null;
-    // What is not deleted expires.
-    await session?.delete().catch(() => {});
+    this.#ended = true;
+    await this.#forget();
+    this.source.close();
+    this.frame?.close();
   }
 
-  /** End the session, and begin with the first frame again. */
+  /** Forget the session, and begin with the first frame again. */
   async restart() {
-    await this.end();
-    this.answers = [];
-    this.problem = null;
-    this.#forget();
+    await this.#forget();
+    [this.answers, this.problem, this.isGone] = [[], null, false];
+    this.#texts.clear();
+    this.#highest = 0;
+    this.#past([]);
     await this.begin();
   }
 
   /** Look at a frame that was answered. @param {number} index */
   async look(index) {
-    if (this.isRunning || this.isBusy) return;
-    this.#put(await this.source.frame(index));
-    this.changed();
+    if (!this.isRunning && !this.isBusy) this.#put(await this.source.frame(index));
   }
 
-  /** Whether the current frame is the one that may be prompted. */
-  get isCurrent() {
-    return this.frame !== null && this.frame.index >= this.answers.length - 1;
-  }
-
-  #forget() {
-    /** @type {Prompt[]} */
-    this.prompts = [];
-    /** @type {Prompt[]} for the frame that is sent next */
-    this.#coming = [];
-    /** @type {Prompt[][]} */
-    this.#done = [];
-    /** @type {Prompt[][]} */
-    this.#undone = [];
-    /** @type {Set<string>} followed since an earlier frame */
-    this.#texts = new Set();
-    /** @type {Prompt[]} what the server took last */
-    this.#taken = [];
-    this.#settled = Promise.resolve();
-    /** Whether more frames are to be sent. */
+  async #forget() {
     this.#goesOn = false;
+    const { session } = this;
+    this.session = null;
+    // What is not deleted expires.
+    await session?.delete().catch(() => {});
+    await this.#running;
+    await this.#settled;
   }
 
-  /** Keep as many frames in flight as there may be. */
-  async #stream() {
+  async #preview() {
+    const waits = () => !this.#ended && !this.session && !this.prompts.length && !this.isBusy;
+    while (waits()) {
+      try {
+        const frame = await this.source.frame(0);
+        if (!waits()) return frame.close();
+        this.#put(frame);
+      } catch (problem) {
+        return this.#failed(problem);
+      }
+    }
+  }
+
+  /** @param {number} end index behind the last frame */
+  async #run(end) {
+    this.#tell();
+    try {
+      await this.#stream(end);
+    } catch (problem) {
+      this.#failed(problem);
+    }
+    this.isRunning = false;
+    if (!this.#ended) await this.#stand().catch((problem) => this.#failed(problem));
+    this.#tell();
+  }
+
+  /** Keep as many frames in flight as there may be. @param {number} end */
+  async #stream(end) {
     const room = this.source.isLive ? LIVE_IN_FLIGHT : IN_FLIGHT;
     /** @type {Promise<void>[]} */
     const coming = [];
-    while (this.#goesOn && this.session && this.session.index < this.source.count) {
+    while (this.#goesOn && this.session && this.session.index < end) {
       if (this.session.inFlight >= room) {
         await coming.shift();
       } else {
         const frame = await this.source.frame(this.session.index);
+        const file = await frame.file();
         // Meanwhile it may have been told to stop.
-        if (this.#goesOn) coming.push(this.#follow(frame));
+        if (this.#goesOn && this.session) coming.push(this.#follow(frame, this.session.add(file)));
       }
     }
     await Promise.all(coming);
   }
 
-  /** Stand where the session stands, which may be before what was shown: a store may lose frames. */
-  async #resume() {
-    const next = this.session?.nextFrame ?? 0;
-    if (!this.session || !this.frame || this.frame.index < next) return;
-    this.#step([]);
-    if (this.source.isLive) this.frame = { ...this.frame, index: next };
-    else this.#put(await this.source.frame(Math.max(0, next - 1)));
+  /** A frame becomes the current one with its answer. @param {Frame} frame @param {Promise<Answer>} coming */
+  async #follow(frame, coming) {
+    try {
+      const answer = await coming;
+      this.#past([]);
+      this.#put(frame);
+      this.#answered(answer);
+      this.measure.note(answer.timings_ms);
+    } catch (problem) {
+      this.#failed(problem);
+    }
   }
 
-  /** @param {Frame} frame */
-  #put(frame) {
-    this.frame?.picture.close();
-    this.frame = frame;
+  /** Stand where the session stands, which may be before what is shown: a store may lose frames. */
+  async #stand() {
+    const next = this.session?.nextFrame ?? 0;
+    if (!this.session || !this.frame || this.frame.index < Math.max(1, next)) return;
+    this.#past([]);
+    this.#put(await this.source.frame(Math.max(0, next - 1)));
   }
 
   /** @param {Prompt[]} prompts */
-  #show(prompts) {
+  #prompt(prompts) {
+    if (this.isGone) return;
     this.prompts = prompts;
+    this.problem = null;
     // Of what is prompted while an answer is awaited, the newest alone is sent.
     if (!this.isBusy) this.#settled = this.#settle();
-    this.changed();
+    this.#tell();
   }
 
   async #settle() {
     this.isBusy = true;
-    while (this.prompts !== this.#taken) {
+    while (this.prompts !== this.#taken && this.frame && !this.isGone) {
       const prompts = this.prompts;
       try {
-        this.#answered(await this.#send(/** @type {Frame} */ (this.frame), prompts), null);
+        this.#answered(await this.#send(this.frame, prompts));
         this.#taken = prompts;
       } catch (problem) {
-        this.#failed(/** @type {Problem} */ (problem));
+        this.#failed(problem);
         this.#takeBack();
       }
     }
     this.isBusy = false;
-    this.changed();
+    if (this.source.isLive) this.#preview();
+    this.#tell();
   }
 
   /** What was refused is prompted no more. */
   #takeBack() {
     this.prompts = this.#taken;
-    const index = this.#done.indexOf(this.#taken);
-    if (index >= 0) this.#done.length = index;
-    this.#undone = [];
+    const index = this.#undoable.indexOf(this.#taken);
+    if (index >= 0) this.#undoable.length = index;
+    this.#redoable = [];
   }
 
   /** @param {Frame} frame @param {Prompt[]} prompts @returns {Promise<Answer>} */
   async #send(frame, prompts) {
-    const wired = prompts.map(wire);
+    const file = await frame.file();
     if (this.session === null) {
-      const session = await open(this.asked);
-      session.changed = this.changed;
-      this.session = session;
+      this.session = await open(this.asked);
+      this.session.changed = () => this.#tell();
     }
     return frame.index < this.session.nextFrame
-      ? this.session.correct(frame.file, wired)
-      : this.session.add(frame.file, wired);
+      ? this.session.correct(file, prompts)
+      : this.session.add(file, prompts);
   }
 
-  /** A frame behind the current one, which becomes the current one with its answer. @param {Frame} frame */
-  async #follow(frame) {
-    const prompts = this.#coming;
-    this.#coming = [];
-    try {
-      const answer = await this.#send(frame, prompts);
-      this.#step(prompts);
-      this.#answered(answer, frame);
-      this.measure.note(answer.timings_ms);
-    } catch (problem) {
-      this.#failed(/** @type {Problem} */ (problem));
-    }
-  }
-
-  /** Its prompts are the past's. @param {Prompt[]} prompts the next frame's */
-  #step(prompts) {
+  /** The current frame's prompts are the past's; the next one's are these. @param {Prompt[]} prompts */
+  #past(prompts) {
     this.#texts = new Set(this.texts);
     this.prompts = this.#taken = prompts;
-    [this.#done, this.#undone] = [[], []];
+    this.#undoable = [];
+    this.#redoable = [];
   }
 
-  /** @param {Answer} answer @param {Frame | null} frame where it is another one than the current */
-  #answered(answer, frame) {
-    if (frame) this.#put(frame);
+  /** @param {Frame} frame */
+  #put(frame) {
+    if (this.frame !== frame) this.frame?.close();
+    this.frame = frame;
+    this.#tell();
+  }
+
+  /** @param {Answer} answer */
+  #answered(answer) {
     this.answers[answer.frame] = answer;
     this.answers.length = answer.frame + 1;
+    this.#highest = Math.max(this.#highest, ...answer.objects.map(({ object }) => object));
     // Nobody looks back at what a camera saw.
     if (this.source.isLive) delete this.answers[answer.frame - 2];
-    this.changed();
+    this.#tell();
   }
 
-  /** @param {Problem} problem */
+  /** @param {any} problem */
   #failed(problem) {
     this.#goesOn = false;
+    if (problem.kind === "ended") return;
     // Of several frames in flight, the first tells why.
-    if (problem.kind !== "cancelled") this.problem ??= problem;
-    if (GONE.has(problem.kind)) this.session = null;
+    this.problem ??= problem;
+    if (GONE.has(problem.kind)) [this.session, this.isGone] = [null, true];
     if (this.session) this.answers.length = Math.min(this.answers.length, this.session.nextFrame);
-    this.changed();
+    this.#tell();
   }
-}
 
-/** A key for a new prompt. */
-export function newKey() {
-  keys += 1;
-  return keys;
-}
-
-/** @param {Prompt} prompt */
-function wire({ key: _, ...prompt }) {
-  return prompt;
+  #tell() {
+    this.dispatchEvent(new Event("change"));
+  }
 }
