@@ -102,7 +102,7 @@ export class Tracker extends EventTarget {
     if (this.source.isLive) this.#preview();
   }
 
-  /** Replace the current frame's prompts. Where it runs it is paused first. @param {Prompt[]} prompts */
+  /** Replace the current frame's prompts, while nothing runs. @param {Prompt[]} prompts */
   edit(prompts) {
     this.#undoable.push(this.prompts);
     this.#redoable = [];
@@ -173,12 +173,19 @@ export class Tracker extends EventTarget {
 
   async #forget() {
     this.#goesOn = false;
+    this.prompts = this.#taken;
+    await this.#leave();
+    await this.#running;
+    await this.#settled;
+    // One that was being opened.
+    await this.#leave();
+  }
+
+  async #leave() {
     const { session } = this;
     this.session = null;
     // What is not deleted expires.
     await session?.delete().catch(() => {});
-    await this.#running;
-    await this.#settled;
   }
 
   async #preview() {
