@@ -1,6 +1,6 @@
 // The page's entry: modes, variants, the client's key, and what both modes share.
 
-import { Problem, askJson, inWords, key } from "./api.js";
+import { Problem, inWords, key } from "./api.js";
 import { startImage } from "./image.js";
 import { startStatus } from "./status.js";
 import { Variants } from "./variants.js";
@@ -14,7 +14,13 @@ const element = (id) => document.getElementById(id);
  * `failed` is told of what was refused, for what concerns both modes: a key that is missing.
  */
 const shared = { variants, failed };
-/** @type {Record<string, {leave?: () => void, enter?: () => void, key?: (event: KeyboardEvent) => boolean}>} */
+// Whether the modes were told that requests are let in; and until there is a key nothing is asked again.
+let [admitted, locked] = [false, false];
+/**
+ * `admitted`: requests are let in, now or with another key. `key`: whether a key meant something.
+ * @type {Record<string, {leave?: () => void, enter?: () => void, admitted?: () => void,
+ *   key?: (event: KeyboardEvent) => boolean}>}
+ */
 const modes = {};
 
 function failed(error) {
@@ -22,24 +28,27 @@ function failed(error) {
 }
 
 function askForKey(error) {
+  locked = true;
   element("key-form").hidden = false;
   element("key-error").textContent = error ? inWords(error) : "This service asks for a key.";
 }
 
+/** Ask what the variants can do; the modes begin once that is known. */
 async function load() {
   try {
     await variants.load();
-    element("variant-error").textContent = "";
-    if (!key.get()) element("key-form").hidden = true;
-    element("key-error").textContent = "";
-    return true;
   } catch (error) {
     failed(error);
-    if (!(error instanceof Problem && error.kind === "unauthenticated")) {
-      element("variant-error").textContent = inWords(error);
-    }
-    return false;
+    const needsKey = error instanceof Problem && error.kind === "unauthenticated";
+    element("variant-error").textContent = needsKey ? "" : inWords(error);
+    return;
   }
+  for (const name of ["variant-error", "key-error"]) element(name).textContent = "";
+  element("key-form").hidden = !key.get();
+  locked = false;
+  if (admitted) return;
+  admitted = true;
+  for (const mode of Object.values(modes)) mode.admitted?.();
 }
 
 function showVariants() {
@@ -96,15 +105,14 @@ function startKeys() {
 
 element("variant").addEventListener("change", (event) => variants.choose(event.target.value));
 variants.addEventListener("change", showVariants);
-element("key-form").addEventListener("submit", async (event) => {
+element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key.set(element("key").value.trim());
-  if (await load()) for (const mode of Object.values(modes)) mode.admitted?.();
+  admitted = false;
+  load();
 });
 
 startModes();
 startKeys();
-startStatus(element("status"), () => load());
 modes.image = startImage(shared);
-await load();
-modes.image.admitted();
+startStatus(element("status"), variants, async () => locked || load());

@@ -38,6 +38,7 @@ export class Controls {
     element("threshold").addEventListener("input", () => {
       this.#moved = true;
       this.#score();
+      this.#rescored();
     });
     const press = (name, action) => element(name).addEventListener("click", action);
     press("undo", () => prompts.undo());
@@ -139,6 +140,5 @@ export class Controls {
 
   #score() {
     element("score").textContent = this.threshold.toFixed(2);
-    this.#rescored();
   }
 }

@@ -144,7 +144,11 @@ class ImageMode {
     this.#view.hover(null);
     this.#view.draw();
     listPrompts(rows, this.#prompts);
-    listSegments(this.#segments, this.#view, (id) => this.#prompts.select(id));
+    listSegments(
+      this.#segments,
+      (place) => this.#view.hover(this.#segments[place] ?? null),
+      (id) => this.#prompts.select(id),
+    );
     this.#tell(rows);
     this.#offerTaking(rows);
   }

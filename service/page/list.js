@@ -10,11 +10,23 @@ const element = (name) => document.getElementById(`image-${name}`);
  * `said`: why it is not asked, or why it was refused; `count`: null while it is not answered.
  */
 
+// What the lists show: one that is the same is left alone, with what is focused and what was read out.
+const listed = { prompts: "", segments: "" };
+
+/** Whether a list is to show something else than before. */
+function changes(name, shown) {
+  const told = JSON.stringify(shown);
+  if (listed[name] === told) return false;
+  listed[name] = told;
+  return true;
+}
+
 /**
  * @param {Row[]} rows
  * @param {import("./prompts.js").Prompts} prompts
  */
 export function listPrompts(rows, prompts) {
+  if (!changes("prompts", [rows.map(({ prompt, said, count }) => [prompt, said, count]), prompts.selected])) return;
   const focused = document.activeElement?.closest?.("#image-prompts li")?.dataset.id;
   const list = element("prompts");
   list.replaceChildren(...rows.map((row) => promptItem(row, prompts)));
@@ -48,21 +60,23 @@ function promptItem({ prompt, said, failed, count }, prompts) {
 }
 
 /**
- * @param {(import("./paint.js").Shown & {prompt: number})[]} segments in the order of their prompts
- * @param {import("./view.js").View} view where they stand out
+ * @param {(import("./answers.js").Segment & {prompt: number, colour: string})[]} segments in the order of their
+ *   prompts
+ * @param {(place: number) => void} hover is told which is to stand out; -1: none
  * @param {(prompt: number) => void} select
  */
-export function listSegments(segments, view, select) {
+export function listSegments(segments, hover, select) {
+  if (!changes("segments", segments.map(({ rle, prompt, label, score }) => [rle, prompt, label, score]))) return;
   element("segments").replaceChildren(
-    ...segments.map((segment) => {
+    ...segments.map((segment, place) => {
       const item = document.createElement("li");
       const row = button("", () => select(segment.prompt));
       const bar = document.createElement("meter");
       [bar.min, bar.max, bar.value] = [0, 1, segment.score];
       bar.ariaHidden = "true";
       row.append(swatch(segment.colour), part("b", segment.label), bar, part("span", segment.score.toFixed(2)));
-      for (const name of ["pointerenter", "focus"]) row.addEventListener(name, () => view.hover(segment));
-      for (const name of ["pointerleave", "blur"]) row.addEventListener(name, () => view.hover(null));
+      for (const name of ["pointerenter", "focus"]) row.addEventListener(name, () => hover(place));
+      for (const name of ["pointerleave", "blur"]) row.addEventListener(name, () => hover(-1));
       item.append(row);
       return item;
     }),
