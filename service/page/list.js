@@ -95,7 +95,7 @@ export function listTexts(texts, add, able) {
   element("try").replaceChildren(...(texts.length ? [part("span", "Try"), ...buttons] : []));
 }
 
-function button(text, press) {
+export function button(text, press) {
   const made = document.createElement("button");
   made.type = "button";
   made.textContent = text;
@@ -103,13 +103,13 @@ function button(text, press) {
   return made;
 }
 
-function part(name, text) {
+export function part(name, text) {
   const made = document.createElement(name);
   made.textContent = text;
   return made;
 }
 
-function swatch(colour) {
+export function swatch(colour) {
   const made = part("i", "");
   made.className = "swatch";
   made.style.background = colour;
