@@ -4,6 +4,7 @@ import { Problem, inWords, key } from "./api.js";
 import { startImage } from "./image.js";
 import { startStatus } from "./status.js";
 import { Variants } from "./variants.js";
+import { startVideo } from "./video.js";
 
 const variants = new Variants();
 const element = (id) => document.getElementById(id);
@@ -115,4 +116,5 @@ element("key-form").addEventListener("submit", (event) => {
 startModes();
 startKeys();
 modes.image = startImage(shared);
+modes.video = startVideo(shared);
 startStatus(element("status"), variants, async () => locked || load());
