@@ -3,6 +3,7 @@
 
 import { Measure } from "./measure.js";
 import { IN_FLIGHT, open } from "./session.js";
+import { Steps } from "./steps.js";
 
 // Of a camera so many frames are on their way: more would only be older when they are answered.
 const LIVE_IN_FLIGHT = 2;
@@ -38,15 +39,11 @@ export class Tracker extends EventTarget {
   isBusy = false;
   /** Whether the session was lost for good: `restart`. */
   isGone = false;
-  /** @type {Prompt[]} of the current frame */
-  prompts = [];
 
-  /** @type {Prompt[]} of the current frame, as its answer has them */
-  #taken = this.prompts;
-  /** @type {Prompt[][]} */
-  #undoable = [];
-  /** @type {Prompt[][]} */
-  #redoable = [];
+  /** @type {Steps<Prompt[]>} the current frame's */
+  #steps = new Steps([]);
+  // The current frame's prompts as its answer has them.
+  #taken = this.#steps.now;
   /** @type {Set<string>} followed since an earlier frame */
   #texts = new Set();
   // The highest id of an object of an earlier frame.
@@ -78,6 +75,11 @@ export class Tracker extends EventTarget {
     return this.frame !== null && this.frame.index >= this.answers.length - 1;
   }
 
+  /** Of the current frame. @returns {Prompt[]} */
+  get prompts() {
+    return this.#steps.now;
+  }
+
   /** Texts that are followed. */
   get texts() {
     const removed = this.prompts.map(({ remove }) => remove?.text);
@@ -104,31 +106,29 @@ export class Tracker extends EventTarget {
 
   /** Replace the current frame's prompts, while nothing runs. @param {Prompt[]} prompts */
   edit(prompts) {
-    this.#undoable.push(this.prompts);
-    this.#redoable = [];
-    this.#prompt(prompts);
+    if (this.isGone) return;
+    this.#steps.put(prompts);
+    this.#prompted();
   }
 
   get canUndo() {
-    return this.#undoable.length > 0 && !this.isRunning;
+    return this.#steps.canUndo && !this.isRunning && !this.isGone;
   }
 
   get canRedo() {
-    return this.#redoable.length > 0 && !this.isRunning;
+    return this.#steps.canRedo && !this.isRunning && !this.isGone;
   }
 
   undo() {
-    const prompts = this.canUndo && this.#undoable.pop();
-    if (!prompts) return;
-    this.#redoable.push(this.prompts);
-    this.#prompt(prompts);
+    if (!this.canUndo) return;
+    this.#steps.undo();
+    this.#prompted();
   }
 
   redo() {
-    const prompts = this.canRedo && this.#redoable.pop();
-    if (!prompts) return;
-    this.#undoable.push(this.prompts);
-    this.#prompt(prompts);
+    if (!this.canRedo) return;
+    this.#steps.redo();
+    this.#prompted();
   }
 
   /** Follow into the frames that come, until `pause`, a number of frames, the last one, or a problem. */
@@ -160,7 +160,7 @@ export class Tracker extends EventTarget {
   async restart() {
     await this.#forget();
     [this.answers, this.problem, this.isGone] = [[], null, false];
-    this.#past([]);
+    this.#past();
     this.#texts.clear();
     this.#highest = 0;
     await this.begin();
@@ -173,7 +173,7 @@ export class Tracker extends EventTarget {
 
   async #forget() {
     this.#goesOn = false;
-    this.prompts = this.#taken;
+    this.#steps.retreat(this.#taken);
     await this.#leave();
     await this.#running;
     await this.#settled;
@@ -236,7 +236,7 @@ export class Tracker extends EventTarget {
   async #follow(frame, coming) {
     try {
       const answer = await coming;
-      this.#past([]);
+      this.#past();
       this.#put(frame);
       this.#answered(answer);
       this.measure.note(answer.timings_ms);
@@ -249,14 +249,11 @@ export class Tracker extends EventTarget {
   async #stand() {
     const next = this.session?.nextFrame ?? 0;
     if (!this.session || !this.frame || this.frame.index < Math.max(1, next)) return;
-    this.#past([]);
+    this.#past();
     this.#put(await this.source.frame(Math.max(0, next - 1)));
   }
 
-  /** @param {Prompt[]} prompts */
-  #prompt(prompts) {
-    if (this.isGone) return;
-    this.prompts = prompts;
+  #prompted() {
     this.problem = null;
     // Of what is prompted while an answer is awaited, the newest alone is sent.
     if (!this.isBusy) this.#settled = this.#settle();
@@ -272,20 +269,13 @@ export class Tracker extends EventTarget {
         this.#taken = prompts;
       } catch (problem) {
         this.#failed(problem);
-        this.#takeBack();
+        // What was refused is prompted no more.
+        this.#steps.retreat(this.#taken);
       }
     }
     this.isBusy = false;
     if (this.source.isLive) this.#preview();
     this.#tell();
-  }
-
-  /** What was refused is prompted no more. */
-  #takeBack() {
-    this.prompts = this.#taken;
-    const index = this.#undoable.indexOf(this.#taken);
-    if (index >= 0) this.#undoable.length = index;
-    this.#redoable = [];
   }
 
   /** @param {Frame} frame @param {Prompt[]} prompts @returns {Promise<Answer>} */
@@ -300,13 +290,12 @@ export class Tracker extends EventTarget {
       : this.session.add(file, prompts);
   }
 
-  /** The current frame's prompts are the past's; the next one's are these. @param {Prompt[]} prompts */
-  #past(prompts) {
+  /** The current frame is the past: the next has no prompts yet. */
+  #past() {
     this.#highest = Math.max(this.#highest, ...idsOf(this.answers[this.answers.length - 1]?.objects));
     this.#texts = new Set(this.texts);
-    this.prompts = this.#taken = prompts;
-    this.#undoable = [];
-    this.#redoable = [];
+    this.#steps = new Steps([]);
+    this.#taken = this.#steps.now;
   }
 
   /** @param {Frame} frame */

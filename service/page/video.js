@@ -1,18 +1,19 @@
 // Video mode: frames of a clip or a camera, what is prompted on the current one, and what is followed.
 
 import { Aim } from "./aim.js";
-import { inWords } from "./api.js";
-import { Colours } from "./colours.js";
+import { Problem, inWords } from "./api.js";
 import { FollowedObjects, listFollowedTexts } from "./followed.js";
 import { markFootage, startFootage } from "./footage.js";
 import { button, part } from "./list.js";
-import { decode } from "./rle.js";
+import { Scene } from "./scene.js";
 import { inWordsBack, showMeasure, showSession } from "./standing.js";
 import { Tracker } from "./tracker.js";
 import { VideoControls } from "./video_controls.js";
 import { View } from "./view.js";
 
 const element = (name) => document.getElementById(`video-${name}`);
+// To a tenth of a pixel, which is enough.
+const near = (value) => Math.round(value * 10) / 10;
 
 /** @param {import("./app.js").Shared} shared */
 export function startVideo(shared) {
@@ -34,30 +35,28 @@ class VideoMode {
   #variants;
   #failed;
   #view = new View(/** @type {HTMLCanvasElement} */ (element("canvas")), element("tip"));
-  #objects = new FollowedObjects({
+  #scene = new Scene(this.#view);
+  #list = new FollowedObjects({
     choose: (id) => this.#choose(id),
     remove: (id) => this.#try("text-error", (aim) => aim.remove(id)),
-    hover: (id) => this.#view.hover(this.#view.segments.find((each) => each.id === id) ?? null),
+    hover: (id) => this.#scene.hover(id),
   });
-  #colours = new Colours();
   /** @type {Tracker | null} */
   #tracker = null;
   /** @type {Aim | null} */
   #aim = null;
   #openFirst;
-  // The footage that is being opened, and the frame that is to be looked at.
+  // Of the footage that is being opened; 0: none is. The frame that is to be looked at.
   #opening = 0;
   /** @type {number | null} */
   #looking = null;
-  // What is shown: the picture, its answer, and that in the lists what was told is to be shown anew.
-  #picture = null;
-  #answer = null;
-  #pending = 0;
   /** @type {string[]} to try on this video */
   #texts = [];
-  #variant = "";
-  /** @type {Map<object, import("./rle.js").Mask>} of the answer that is shown */
-  #masks = new Map();
+  // Where it is said what was refused, and the problem that was said last.
+  #place = "run-error";
+  /** @type {Error | null} */
+  #said = null;
+  #pending = 0;
 
   /** @param {import("./app.js").Shared} shared */
   constructor({ variants, failed }) {
@@ -80,8 +79,7 @@ class VideoMode {
     variants.addEventListener("change", () => this.#able());
     this.#view.addEventListener("point", ({ detail }) => this.#draw("points", detail));
     this.#view.addEventListener("box", ({ detail }) => this.#draw("box", detail));
-    this.#view.addEventListener("hover", ({ detail: { segment } }) => this.#objects.mark(segment?.id ?? null));
-    this.#variant = variants.chosen?.name ?? "";
+    this.#view.addEventListener("hover", ({ detail: { segment } }) => this.#list.mark(segment?.id ?? null));
     this.#able();
   }
 
@@ -96,13 +94,15 @@ class VideoMode {
     if (this.#tracker?.source.isLive) this.#have(null, []);
   }
 
-  /** Open other footage; what was there before stays if it is refused. @param {import("./footage.js").Footage} footage */
+  /** Open footage; what was there before stays if it is refused. @param {import("./footage.js").Footage} footage */
   async #open({ name, texts, open }) {
-    const opening = ++this.#opening;
+    const opening = performance.now();
+    this.#opening = opening;
     element("error").textContent = "";
-    this.controls.busy("Opening the video…");
+    this.#show();
     try {
       const source = await open();
+      // Meanwhile somebody chose another, or left.
       if (opening !== this.#opening || element("canvas").offsetParent === null) return source.close();
       this.#have(source, texts);
       markFootage(name);
@@ -119,15 +119,18 @@ class VideoMode {
   /** @param {import("./tracker.js").Source | null} source @param {string[]} texts */
   #have(source, texts) {
     this.#tracker?.end();
-    this.#colours = new Colours();
-    [this.#answer, this.#looking, this.#texts] = [null, null, texts];
-    this.#say("");
-    this.#tracker = source && new Tracker(source, { variant: this.#variant });
-    this.#aim = this.#tracker && new Aim(this.#tracker);
-    if (!source) this.#view.show((this.#picture = null), 0, 0);
-    const tracker = this.#tracker;
+    this.#scene.clear();
+    [this.#looking, this.#texts] = [null, texts];
+    const tracker = source && new Tracker(source, { variant: this.#variant });
+    this.#tracker = tracker;
+    this.#aim = tracker && new Aim(tracker);
     tracker?.addEventListener("change", () => tracker === this.#tracker && this.#changed());
+    this.#say("");
     this.#able();
+  }
+
+  get #variant() {
+    return this.#variants.chosen?.name ?? "";
   }
 
   /** What the variant can do is known, or the variant is another: a session is of one. */
@@ -138,12 +141,12 @@ class VideoMode {
     const texts = this.#texts.map((text) => button(text, () => this.#follow(text)));
     for (const each of texts) each.disabled = Boolean(why);
     element("try").replaceChildren(...(texts.length ? [part("span", "Try"), ...texts] : []));
-    const variant = this.#variants.chosen?.name ?? "";
-    if (variant === this.#variant) return;
-    this.#variant = variant;
-    if (!this.#tracker) return;
-    this.#tracker.asked.variant = variant;
-    if (this.#tracker.session) this.#anew();
+    const tracker = this.#tracker;
+    if (tracker && tracker.asked.variant !== this.#variant) {
+      tracker.asked = { ...tracker.asked, variant: this.#variant };
+      if (tracker.session) this.#anew();
+    }
+    this.#show();
   }
 
   /** @param {number} [frames] */
@@ -156,57 +159,56 @@ class VideoMode {
   }
 
   /** A click or a box. @param {"points" | "box"} kind @param {any} detail */
-  async #draw(kind, { x, y, box, positive }) {
-    const tracker = this.#tracker;
+  #draw(kind, { x, y, box, positive }) {
     // What is pointed at is to stand still.
-    if (!tracker || tracker.isRunning) return tracker?.pause();
-    const near = (/** @type {number} */ value) => Math.round(value * 10) / 10;
+    if (this.#tracker?.isRunning) return this.#tracker.pause();
     const over = kind === "points" ? (this.#view.over({ x, y })?.id ?? null) : null;
-    this.#try("run-error", (aim) => {
-      if (kind === "box") aim.box(box.map(near));
-      else aim.point({ x: near(x), y: near(y), positive }, over);
-    }, kind);
+    return this.#try("run-error", (aim) => {
+      const why = this.#variants.whyNot(kind);
+      if (why) throw new Problem("unsupported_prompt", why);
+      if (kind === "points") aim.point({ x: near(x), y: near(y), positive }, over);
+      else if (positive) aim.box(box.map(near));
+      else throw new Problem("invalid_argument", "A box shows an object; what is not of it is told by clicks.");
+    });
   }
 
-  /** Prompt a text; while it runs, on the frame at which it then stands. @param {string} text */
-  async #follow(text) {
-    const tracker = this.#tracker;
-    if (!tracker) return;
-    const ran = tracker.isRunning;
-    await tracker.pause();
-    if (this.#try("text-error", (aim) => aim.text(text), "text") && ran) await tracker.run();
+  /** @param {string} text */
+  #follow(text) {
+    return this.#try("text-error", (aim) => aim.text(text));
   }
 
   /**
-   * Prompt something, and say beside it what was refused of that.
-   * @param {string} place of the words @param {(aim: any) => void} act @param {any} [kind] of the prompt
+   * Prompt something; while it runs, on the frame where it then stands, from which it goes on.
+   * @param {string} place where it is said what was refused of that
+   * @param {(aim: any) => void} act may throw a Problem
    */
-  #try(place, act, kind) {
-    const tracker = this.#tracker;
-    if (!tracker?.frame || !this.#aim) return false;
+  async #try(place, act) {
+    const [tracker, ran] = [this.#tracker, this.#tracker?.isRunning];
+    await tracker?.pause();
+    if (!tracker?.frame || !this.#aim || tracker !== this.#tracker) return;
     this.#say("");
-    const blocked = kind ? this.#variants.whyNot(kind) : "";
-    const refused = tracker.isGone ? "The session is gone: begin anew." : blocked;
-    const past = tracker.isCurrent ? "" : "Prompts are for the last frame that was tracked: go on to it first.";
+    this.#place = place;
     try {
-      if (refused || past) this.#say(refused || past, place);
-      else act(this.#aim);
+      if (tracker.isGone) throw new Problem("session_not_found", "The session is gone: begin anew.");
+      if (!tracker.isCurrent) {
+        throw new Problem("invalid_argument", "Prompts are for the last frame that was tracked: go on to it first.");
+      }
+      act(this.#aim);
+      if (ran) await tracker.run();
     } catch (error) {
       this.#say(inWords(error), place);
-      return false;
     }
-    return !refused && !past;
   }
 
   /** @param {number | null} id */
   #choose(id) {
     if (!this.#aim) return;
     this.#aim.choose(id === this.#aim.target ? null : id);
-    this.#show();
+    this.#changed();
   }
 
   async #anew() {
-    this.#colours = new Colours();
+    this.#scene.clear();
     this.#say("");
     await this.#tracker?.restart().catch((error) => this.#say(inWords(error)));
   }
@@ -234,71 +236,38 @@ class VideoMode {
     }
   }
 
-  /** Say it beside what it is of, and nothing elsewhere. @param {string} words */
+  /** Say it beside what it is of, and nothing elsewhere. @param {string} words @param {string} [place] */
   #say(words, place = "run-error") {
     for (const name of ["run-error", "text-error"]) element(name).textContent = name === place ? words : "";
+    this.#place = "run-error";
   }
 
-  /** The picture is shown at once: the one before is closed. The lists follow with the screen's next frame. */
+  /** The picture is shown at once, since the one before is closed; the rest with the screen's next frame. */
   #changed() {
-    const tracker = /** @type {Tracker} */ (this.#tracker);
-    this.#aim?.check();
-    const { frame, answer } = tracker;
-    if (answer && answer !== this.#answer) {
-      const corrects = this.#answer?.frame === answer.frame && this.#answer.revision !== answer.revision;
-      this.#colours.give(answer.objects, corrects ? this.#answer.objects : []);
-      this.#masks = new Map(answer.objects.filter(({ mask }) => mask).map((each) => [each, decode(each.mask)]));
-    }
-    this.#answer = answer;
-    this.#paint();
-    if (frame && frame.picture !== this.#picture) {
-      this.#picture = frame.picture;
-      this.#view.show(frame.picture, frame.picture.width, frame.picture.height);
-    } else {
-      this.#view.draw();
-    }
+    if (!this.#tracker || !this.#aim) return;
+    this.#aim.check();
+    this.#scene.show(this.#tracker, this.#aim.target);
     this.#pending ||= requestAnimationFrame(() => {
       this.#pending = 0;
       this.#show();
     });
   }
 
-  #paint() {
-    const { answer, prompts, isCurrent } = /** @type {Tracker} */ (this.#tracker);
-    const shown = (answer?.objects ?? []).map((each) => this.#shown(each)).filter(({ mask }) => mask);
-    // The smallest lies on top.
-    this.#view.segments = shown.sort((one, other) => one.area - other.area);
-    this.#view.hovered = shown.find(({ id }) => id === this.#view.hovered?.id) ?? null;
-    this.#view.marks = isCurrent ? prompts.flatMap((each) => this.#marks(each)) : [];
-  }
-
-  #shown({ object: id, label, score, visible, box = null, area, ...each }) {
-    const mask = this.#masks.get([...this.#masks.keys()].find(({ object }) => object === id)) ?? null;
-    const name = label ? `${label} ${id}` : `object ${id}`;
-    const chosen = id === this.#aim?.target;
-    return { id, label: name, name, score, visible, box, area, mask, colour: this.#colours.of(id), chosen };
-  }
-
-  /** @param {import("./tracker.js").Prompt} prompt @returns {import("./paint.js").Mark[]} */
-  #marks({ object = 0, points = [], box }) {
-    const its = { colour: this.#colours.of(object), faint: object !== this.#aim?.target };
-    return [
-      ...(box ? [{ box, positive: true, ...its }] : []),
-      ...points.map(({ x, y, positive }) => ({ point: { x, y }, positive, ...its })),
-    ];
-  }
-
   #show() {
     const tracker = this.#tracker;
-    this.#objects.show((tracker?.answer?.objects ?? []).map((each) => this.#shown(each)));
-    listFollowedTexts(tracker?.texts ?? [], { remove: (text) => this.#try("text-error", (aim) => aim.removeText(text)) });
+    this.#list.show(this.#scene.objects);
+    listFollowedTexts(tracker?.texts ?? [], {
+      remove: (text) => this.#try("text-error", (aim) => aim.removeText(text)),
+    });
     showSession(tracker?.session ?? null, tracker?.answer ?? null);
-    if (tracker) showMeasure(tracker.measure);
-    this.controls.show(tracker, this.#aim, Boolean(this.#opening));
     if (!tracker?.session) element("survived").textContent = "";
-    if (tracker?.problem) {
-      this.#say(inWords(tracker.problem));
-      this.#failed(tracker.problem);
+    if (tracker) showMeasure(tracker.measure);
+    this.controls.show(tracker, this.#aim, this.#opening > 0);
+    const problem = tracker?.problem ?? null;
+    if (problem && problem !== this.#said) {
+      this.#say(inWords(problem), this.#place);
+      this.#failed(problem);
     }
+    this.#said = problem;
   }
 }

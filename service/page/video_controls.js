@@ -37,6 +37,8 @@ export class VideoControls {
       event.preventDefault();
       this.#follow();
     });
+    // Back to the frame, and its keys.
+    element("text").addEventListener("keydown", ({ key }) => key === "Escape" && element("canvas").focus());
     this.#hold();
   }
 
