@@ -53,6 +53,7 @@ export class Tracker extends EventTarget {
   #running = Promise.resolve();
   #settled = Promise.resolve();
   #ended = false;
+  #previews = false;
 
   /** @param {Source} source @param {object} asked what the session is opened with */
   constructor(source, asked) {
@@ -189,16 +190,19 @@ export class Tracker extends EventTarget {
   }
 
   async #preview() {
+    if (this.#previews) return;
+    this.#previews = true;
     const waits = () => !this.#ended && !this.session && !this.prompts.length && !this.isBusy;
-    while (waits()) {
-      try {
+    try {
+      while (waits()) {
         const frame = await this.source.frame(0);
-        if (!waits()) return frame.close();
-        this.#put(frame);
-      } catch (problem) {
-        return this.#failed(problem);
+        if (waits()) this.#put(frame);
+        else frame.close();
       }
+    } catch (problem) {
+      this.#failed(problem);
     }
+    this.#previews = false;
   }
 
   /** @param {number} end index behind the last frame */
@@ -237,9 +241,8 @@ export class Tracker extends EventTarget {
     try {
       const answer = await coming;
       this.#past();
-      this.#put(frame);
-      this.#answered(answer);
       this.measure.note(answer.timings_ms);
+      this.#answered(answer, frame);
     } catch (problem) {
       this.#failed(problem);
     }
@@ -300,13 +303,15 @@ export class Tracker extends EventTarget {
 
   /** @param {Frame} frame */
   #put(frame) {
-    if (this.frame !== frame) this.frame?.close();
+    this.frame?.close();
     this.frame = frame;
     this.#tell();
   }
 
-  /** @param {Answer} answer */
-  #answered(answer) {
+  /** @param {Answer} answer @param {Frame} [frame] where it is another than the current one */
+  #answered(answer, frame) {
+    if (frame) this.frame?.close();
+    this.frame = frame ?? this.frame;
     this.answers[answer.frame] = answer;
     this.answers.length = answer.frame + 1;
     // Nobody looks back at what a camera saw.
