@@ -18,6 +18,8 @@ export function showSession(session, answer) {
     ["In flight", `${inFlight}`],
     ["Memory", answer ? `${Math.round(answer.memory_bytes / 1024)} KiB` : "none"],
   ]);
+  const shown = /** @type {HTMLElement} */ (element("facts").querySelector("dd"));
+  [shown.className, shown.title] = ["id", id];
 }
 
 /** @param {import("./measure.js").Measure} measure */

@@ -56,6 +56,7 @@ class VideoMode {
   #place = "run-error";
   /** @type {Error | null} */
   #said = null;
+  #offered = "";
   #pending = 0;
 
   /** @param {import("./app.js").Shared} shared */
@@ -138,15 +139,23 @@ class VideoMode {
     const why = this.#variants.whyNot("text");
     this.controls.able(why);
     element("text-why").textContent = why;
-    const texts = this.#texts.map((text) => button(text, () => this.#follow(text)));
-    for (const each of texts) each.disabled = Boolean(why);
-    element("try").replaceChildren(...(texts.length ? [part("span", "Try"), ...texts] : []));
     const tracker = this.#tracker;
     if (tracker && tracker.asked.variant !== this.#variant) {
       tracker.asked = { ...tracker.asked, variant: this.#variant };
       if (tracker.session) this.#anew();
     }
     this.#show();
+  }
+
+  /** Texts to try, but for those that are followed. */
+  #offer() {
+    const able = !this.#variants.whyNot("text");
+    const texts = this.#texts.filter((each) => !this.#tracker?.texts.includes(each));
+    if (this.#offered === `${able} ${texts}`) return;
+    this.#offered = `${able} ${texts}`;
+    const buttons = texts.map((text) => button(text, () => this.#follow(text)));
+    for (const each of buttons) each.disabled = !able;
+    element("try").replaceChildren(...(texts.length ? [part("span", "Try"), ...buttons] : []));
   }
 
   /** @param {number} [frames] */
@@ -256,6 +265,7 @@ class VideoMode {
   #show() {
     const tracker = this.#tracker;
     this.#list.show(this.#scene.objects);
+    this.#offer();
     listFollowedTexts(tracker?.texts ?? [], {
       remove: (text) => this.#try("text-error", (aim) => aim.removeText(text)),
     });

@@ -144,6 +144,7 @@ function how(tracker, aim, tool) {
   if (!tracker) return "Choose a video.";
   if (tool === "move") return "Drag to move the frame; the wheel or two fingers zoom.";
   if (tracker.isRunning) return "Click on the frame, or press Pause, to stop and refine.";
+  if (tracker.isDone && tracker.isCurrent) return "Every frame is tracked. Look back with the slider, or begin anew.";
   if (!tracker.isCurrent) return "A frame that was tracked before. Prompts are for the last one.";
   if (!tracker.session) return "Show what to follow: type it, click on it, or drag a box around it. Then track.";
   if (aim?.target) return `Clicks refine object ${aim.target}; Shift or the right button takes away. A box shows another object.`;
