@@ -9,6 +9,16 @@ const MAX_SCALE = 40;
 const SMOOTH_BELOW = 3;
 
 /**
+ * The scale at which the whole of a picture is seen, in screen pixels per pixel of the picture.
+ * @param {{width: number, height: number}} picture
+ * @param {{clientWidth: number, clientHeight: number}} room
+ */
+export function fittingScale({ width, height }, { clientWidth, clientHeight }) {
+  const margin = Math.min(24, clientWidth * 0.03);
+  return Math.min((clientWidth - 2 * margin) / width, (clientHeight - 2 * margin) / height, 8);
+}
+
+/**
  * Tells of `point` ({x, y, positive}) and `box` ({box, positive}) that were drawn with the tool, and of `hover`
  * ({segment}, or null) as CustomEvents with that detail.
  */
@@ -166,9 +176,7 @@ export class View extends EventTarget {
   }
 
   #fittingScale() {
-    const { clientWidth, clientHeight } = this.canvas;
-    const margin = Math.min(24, clientWidth * 0.03);
-    return Math.min((clientWidth - 2 * margin) / this.width, (clientHeight - 2 * margin) / this.height, 8);
+    return fittingScale(this, this.canvas);
   }
 
   #resize() {

@@ -1,16 +1,16 @@
-"""A real Chromium, and pages in it that may ask nobody but their own service and complain of nothing.
+"""The embedded student behind a gateway, and a browser before it: the machine's own Chromium.
 
-Everything here needs the extra `page`, and a Chromium: `make test-page` brings both.
+Everything here needs the extra `page`, and a Chromium: `make test-page` brings both. What imports Playwright is
+imported once it is known to be there.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,50 +18,40 @@ from tests.place import DEMO
 from tests.serving import Serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright
+    from playwright.sync_api import Browser, Page, Playwright
 
-_PARTS = ("playwright", "axe_playwright_python")
-_QUIET = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-)
-# A moving pattern, which no person has to allow.
-_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+    from tests.page.browser import Person
+
+# Of a body: less than the picture that a test has refused.
+MAX_BODY_BYTES = 1_000_000
 
 
 class _Absent(pytest.Module):
     """A file of tests that cannot be read here."""
 
     def collect(self) -> Iterable[Any]:
-        pytest.skip(
-            "needs the extra `page` and Chromium, which `make test-page` installs", allow_module_level=True
-        )
+        pytest.skip("it needs the extra `page`, which `make test-page` installs", allow_module_level=True)
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    if all(find_spec(part) for part in _PARTS):
+    if find_spec("playwright") and find_spec("axe_playwright_python"):
         return None
     return _Absent.from_parent(parent, path=module_path)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The browser's command: the one that CHROMIUM names, else the machine's own."""
+    """The browser's command: what CHROMIUM names, else the machine's own."""
     named = os.environ.get("CHROMIUM", "chromium")
     if found := shutil.which(named):
         return found
-    reason = f"no Chromium: there is no command {named}, and CHROMIUM names no other"
+    reason = f"there is no command {named}; `make test-page` installs Chromium where it can"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
-# Of a module: while Playwright runs, nothing else in the thread can run an event loop of its own.
+# Of a module: while Playwright runs, nothing else in the thread can have an event loop.
 @pytest.fixture(scope="module")
 def playwright(chromium: str) -> "Iterator[Playwright]":
     from playwright.sync_api import sync_playwright
@@ -72,85 +62,79 @@ def playwright(chromium: str) -> "Iterator[Playwright]":
 
 @pytest.fixture(scope="module")
 def browser(playwright: "Playwright", chromium: str) -> "Iterator[Browser]":
-    browser = playwright.chromium.launch(executable_path=chromium, args=_QUIET)
-    yield browser
-    browser.close()
+    from tests.page.browser import launched
+
+    with launched(playwright, chromium) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
 def filming(playwright: "Playwright", chromium: str) -> "Iterator[Browser]":
     """A browser that has a camera."""
-    browser = playwright.chromium.launch(executable_path=chromium, args=(*_QUIET, *_CAMERA))
-    yield browser
-    browser.close()
+    from tests.page.browser import FILMING, launched
+
+    with launched(playwright, chromium, *FILMING) as browser:
+        yield browser
 
 
 @pytest.fixture
 def expected() -> set[str]:
-    """What the browser may complain of: parts of its messages, such as "status of 415", added by the test.
-
-    A request that is refused is written to the console by the browser itself, whatever the page does about it.
-    """
+    """What the browser may complain of in this test: parts of its messages."""
     return set()
 
 
 @pytest.fixture
 def page(browser: "Browser", expected: set[str]) -> "Iterator[Page]":
-    with _watched(browser, expected, viewport=DESK) as page:
-        yield page
+    """An empty one, on a screen of 1280 by 800."""
+    from tests.page.browser import watched
 
-
-@pytest.fixture
-def phone(browser: "Browser", expected: set[str]) -> "Iterator[Page]":
-    """A page on a small screen that is touched."""
-    with _watched(
-        browser, expected, viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2
-    ) as page:
+    with watched(browser, expected) as page:
         yield page
 
 
 @pytest.fixture
 def camera(filming: "Browser", expected: set[str]) -> "Iterator[Page]":
     """A page that may have the camera."""
-    with _watched(filming, expected, viewport=DESK) as page:
+    from tests.page.browser import watched
+
+    with watched(filming, expected) as page:
         yield page
 
 
-@contextmanager
-def _watched(browser: "Browser", expected: set[str], **how: Any) -> "Iterator[Page]":
-    """A page that is held to its promises: nothing of another host, nothing inline, no complaint.
+@pytest.fixture
+def visit(browser: "Browser", expected: set[str]) -> "Iterator[Callable[..., Person]]":
+    """(address, settings of the browser's context) -> somebody before a page that is not opened yet."""
+    from tests.page.browser import Person, watched
 
-    What the page's policy forbids, the browser complains of.
-    """
-    context = browser.new_context(**how)
-    page = context.new_page()
-    hosts: set[str] = set()
-    said: list[str] = []
+    with ExitStack() as pages:
 
-    def asks(url: str) -> None:
-        if (parts := urlsplit(url)).scheme not in ("blob", "data"):
-            hosts.add(parts.netloc)
+        def visiting(url: str, **settings: Any) -> Person:
+            return Person(pages.enter_context(watched(browser, expected, **settings)), url, expected)
 
-    def says(message: "ConsoleMessage") -> None:
-        if message.type == "error":
-            said.append(f"{message.text} ({message.location.get('url')})")
+        yield visiting
 
-    page.on("request", lambda request: asks(request.url))
-    page.on("websocket", lambda socket: asks(socket.url))
-    page.on("console", says)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    yield page
-    inline = page.locator("script:not([src]), style, link[rel=stylesheet][href^='data:']").count()
-    context.close()
-    unexpected = [each for each in said if not any(part in each for part in expected)]
-    assert (unexpected, inline) == ([], 0)
-    assert len(hosts) <= 1, hosts
+
+@pytest.fixture(scope="package")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The embedded student, as `make serve` has it."""
+    log = tmp_path_factory.mktemp("page") / "log"
+    with Serving(DEMO, log, precision="f32", max_body_bytes=MAX_BODY_BYTES) as serving:
+        yield serving
+        assert "Traceback" not in serving.log.read_text()
+
+
+@pytest.fixture
+def person(visit: "Callable[..., Person]", service: Serving) -> "Person":
+    """Somebody who has opened the page on a screen of 1280 by 800."""
+    person = visit(service.url)
+    person.open()
+    return person
 
 
 @pytest.fixture
 def shot(tmp_path: Path) -> "Callable[[Page, str], None]":
-    """(page, name): keep what it looks like, in the folder that EFFICIENTSAM3_SCREENSHOTS names."""
-    folder = Path(os.environ.get("EFFICIENTSAM3_SCREENSHOTS") or tmp_path)
+    """(page, name): keep what it looks like, in the folder that SCREENSHOTS names, else in the test's own."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
 
     def keep(page: "Page", name: str) -> None:
@@ -173,11 +157,3 @@ def accessible() -> "Callable[[Page], None]":
         assert found.violations_count == 0, found.generate_report()
 
     return check
-
-
-@pytest.fixture(scope="package")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """The embedded student behind gateway and worker, in processes of their own."""
-    with Serving(DEMO, tmp_path_factory.mktemp("page") / "log", precision="f32") as serving:
-        yield serving
-        assert "Traceback" not in serving.log.read_text()
