@@ -113,7 +113,8 @@ export class Answers extends EventTarget {
   async #ask(prompts, signal, tries = 0) {
     const keys = prompts.map((each) => this.#key(each));
     try {
-      await this.#provide(signal);
+      // Nothing is awaited before the usual request leaves.
+      if (!this.picture.keptFor.has(this.#variant)) await this.#provide(signal);
       const answer = await askJson("v1/segment", {
         json: this.request(prompts, FLOOR),
         signal,
@@ -163,7 +164,6 @@ export class Answers extends EventTarget {
   async #provide(signal) {
     const { file, name, keptFor } = this.picture;
     const variant = this.#variant;
-    if (keptFor.has(variant)) return;
     await this.#keep(file, name, signal);
     keptFor.add(variant);
   }

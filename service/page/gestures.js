@@ -33,7 +33,7 @@ function pointers(view) {
     if (!view.shows) return;
     canvas.setPointerCapture(event.pointerId);
     down.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
-    view.draft = null;
+    view.draft = view.crosshair = null;
     if (down.size > 1) drag = { moves: true };
     else drag = begun(view, event);
   });

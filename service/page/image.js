@@ -89,6 +89,7 @@ class ImageMode {
     this.#texts = texts;
     this.#answers.have(picture);
     this.#view.show(bitmap, picture.width, picture.height);
+    this.#view.fit();
     markSample(picture.name);
     const size = `${picture.width} by ${picture.height} pixels`;
     element("canvas").setAttribute("aria-label", `Picture ${picture.name}, ${size}`);

@@ -66,7 +66,7 @@ function promptItem({ prompt, said, failed, count }, prompts) {
  * @param {(prompt: number) => void} select
  */
 export function listSegments(segments, hover, select) {
-  if (!changes("segments", segments.map(({ rle, prompt, label, score }) => [rle, prompt, label, score]))) return;
+  if (!changes("segments", segments.map(({ prompt, label, score }) => [prompt, label, score]))) return;
   element("segments").replaceChildren(
     ...segments.map((segment, place) => {
       const item = document.createElement("li");
