@@ -1,61 +1,76 @@
-"""A real browser before a real service: what tests of the page see and do as a person would."""
+"""A real browser before a real service: what tests of the page see, and do as a person would."""
 
 import json
-import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, Request, expect
 
 from model_store.demo.evaluate import deepest, iou
 from model_store.demo.tasks import box_of
 from tests.tracked_clip import SAMPLES, decoded
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
-
-_playwright = pytest.importorskip("playwright.sync_api", reason="`make test-page` installs Playwright")
-expect = _playwright.expect
-# A browser on two busy cores is slow, and nothing here measures it.
+# A browser beside a worker on two cores is slow, and nothing here measures it.
 expect.set_options(timeout=60_000)
 
 PICTURES = json.loads((SAMPLES / "samples.json").read_text("utf-8"))["pictures"]
-DESKTOP, PHONE = (1280, 800), (390, 844)
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+_QUIET = (
     "--disable-background-networking",
     "--disable-component-update",
+    "--disable-gpu",
+    "--disable-quic",
     "--disable-sync",
-    # A camera that shows a moving picture, and nobody who has to allow it.
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
+    "--no-first-run",
 )
+# A camera that shows a moving pattern, and nobody who has to allow it.
+FILMING = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 Mask = NDArray[np.bool_]
 
 
 @contextmanager
-def launched() -> Iterator["Browser"]:
-    """Debian's Chromium. Where it is missing the test is skipped, and fails where `CI` is set."""
-    path = shutil.which("chromium")
-    if path is None:
-        reason = "there is no chromium here; `make test-page` installs it where it can"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    with _playwright.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
-        yield browser
-        browser.close()
+def launched(playwright: Playwright, command: str, *flags: str) -> Iterator[Browser]:
+    """The machine's own Chromium, without a window."""
+    browser = playwright.chromium.launch(executable_path=command, args=(*_QUIET, *flags))
+    yield browser
+    browser.close()
+
+
+@contextmanager
+def watched(browser: Browser, expected: set[str], **settings: Any) -> Iterator[Page]:
+    """A page that is held to its promises: nothing of another host, nothing inline, no complaint.
+
+    What the page's policy forbids the browser complains of, as of what is not `expected`: parts of its messages.
+    `settings` are those of the browser's context, such as `color_scheme`.
+    """
+    context = browser.new_context(**{"viewport": DESK, **settings})
+    page = context.new_page()
+    hosts: set[str] = set()
+    said: list[str] = []
+
+    def asks(url: str) -> None:
+        if (parts := urlsplit(url)).scheme not in ("blob", "data"):
+            hosts.add(parts.netloc)
+
+    def says(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            said.append(f"{message.text} ({message.location.get('url', '')})")
+
+    page.on("request", lambda request: asks(request.url))
+    page.on("websocket", lambda socket: asks(socket.url))
+    page.on("console", says)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield page
+    inline = page.locator("script:not([src]), style").count()
+    context.close()
+    unexpected = [each for each in said if not any(part in each for part in expected)]
+    assert not unexpected, "\n".join(unexpected)
+    assert not inline and len(hosts) <= 1, (inline, hosts)
 
 
 def things(picture: str, name: str) -> list[Mask]:
@@ -81,63 +96,47 @@ def overlaps(found: Sequence[Mask], wanted: Sequence[Mask]) -> list[float]:
 
 
 class Person:
-    """Somebody before the page. At the end `check` says whether the page kept to itself and without errors."""
+    """Somebody before the page's image mode."""
 
-    def __init__(self, browser: "Browser", url: str, size: tuple[int, int] = DESKTOP, **settings: Any) -> None:
-        """`settings` are those of the browser's context, such as `color_scheme`."""
-        width, height = size
-        self.url = url
+    def __init__(self, page: Page, url: str, expected: set[str]) -> None:
+        self.page, self.url = page, url
+        # Every request that left the page.
+        self.requests: list[Request] = []
         # Where the keyboard's crosshair was steered to, pixels of the picture.
         self.steered: tuple[float, float] | None = None
-        self._context = browser.new_context(viewport={"width": width, "height": height}, **settings)
-        self._context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
-        self.page: Page = self._context.new_page()
-        # Every request that left the page, what went wrong, and what of that is meant to.
-        self.requests: list[Request] = []
-        self._errors: list[str] = []
-        self._expected: list[str] = []
-        self.page.on("request", self.requests.append)
-        self.page.on("console", self._said)
-        self.page.on("pageerror", lambda error: self._errors.append(str(error)))
+        self._expected = expected
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+        page.on("request", self.requests.append)
 
-    def _said(self, message: "ConsoleMessage") -> None:
-        if message.type in ("error", "warning"):
-            self._errors.append(f"{message.text} ({message.location.get('url', '')})")
+    def __getitem__(self, id: str) -> Locator:
+        return self.page.locator(f"#{id}")
 
     def refused(self, *statuses: int) -> None:
         """These HTTP statuses are meant to come: a browser writes them into its console, whatever a page does."""
-        self._expected += [f"the server responded with a status of {status}" for status in statuses]
-
-    def check(self) -> None:
-        """Nothing was asked of another host, and nothing was said in the console that a test did not mean."""
-        hosts = {urlsplit(request.url).netloc for request in self.requests if "://" in request.url}
-        assert hosts <= {urlsplit(self.url).netloc, ""}, hosts
-        unmeant = [each for each in self._errors if not any(meant in each for meant in self._expected)]
-        assert not unmeant, "\n".join(unmeant)
-
-    def close(self) -> None:
-        self._context.close()
-
-    def __getitem__(self, id: str) -> "Locator":
-        return self.page.locator(f"#{id}")
+        self._expected |= {f"the server responded with a status of {status}" for status in statuses}
 
     def open(self, picture: str = "pets") -> None:
         """The page, with a sample picture."""
         self.page.goto(self.url)
-        expect(self["image-busy"]).to_be_hidden()
-        expect(self["image-canvas"]).to_have_attribute("aria-label", "Picture pets.jpg, 384 by 384 pixels")
+        self.shows("pets.jpg", 384, 384)
         if picture != "pets":
             self.sample(picture)
 
     def sample(self, picture: str) -> None:
         """Choose another sample picture."""
         self.page.get_by_role("button", name=picture.capitalize(), exact=True).click()
-        expect(self["image-canvas"]).to_have_attribute("aria-label", f"Picture {picture}.jpg, 384 by 384 pixels")
+        self.shows(f"{picture}.jpg", 384, 384)
+
+    def shows(self, name: str, width: int, height: int) -> None:
+        """Return when this picture is shown."""
+        told = f"Picture {name}, {width} by {height} pixels"
+        expect(self["image-canvas"]).to_have_attribute("aria-label", told)
+        expect(self["image-busy"]).to_be_hidden()
 
     def find(self, text: str) -> None:
         """Type what to find."""
         self["image-text"].fill(text)
-        self.page.keyboard.press("Enter")
+        self["image-text"].press("Enter")
         self.answered()
 
     def answered(self) -> None:
@@ -145,20 +144,35 @@ class Person:
         expect(self["image-prompts"]).to_have_attribute("aria-busy", "false")
         expect(self.page.locator("#image-prompts .count", has_text="…")).to_have_count(0)
 
+    def prompts(self) -> Locator:
+        """The rows of what is asked."""
+        return self.page.locator("#image-prompts > li")
+
+    def segments(self) -> Locator:
+        """The rows of what was found."""
+        return self.page.locator("#image-segments > li")
+
     def hold(self, tool: str, sign: str = "+") -> None:
         """Take a tool: object, example or move."""
-        self.page.locator(f"[name=image-tool][value={tool}]").check(force=True)
-        self.page.locator(f"[name=image-sign][value='{sign}']").check(force=True)
+        for name, value in (("tool", tool), ("sign", sign)):
+            choice = self.page.locator(f"[name=image-{name}][value='{value}']")
+            self.page.locator("label", has=choice).click()
+            expect(choice).to_be_checked()
 
-    def place(self, x: float, y: float, canvas: str = "image-canvas") -> tuple[float, float]:
-        """Where a pixel of the picture, 384 by 384, lies on the screen while the whole of it is shown."""
-        scale = self.page.evaluate(
-            "async (id) => (await import('/page/view.js')).fittingScale({ width: 384, height: 384 },"
-            " document.getElementById(id))",
-            canvas,
+    def scale(self) -> float:
+        """Screen pixels of a pixel of the picture, 384 by 384, while the whole of it is shown."""
+        return float(
+            self.page.evaluate(
+                "async () => (await import('/page/view.js')).fittingScale({ width: 384, height: 384 },"
+                " document.getElementById('image-canvas'))"
+            )
         )
-        self[canvas].scroll_into_view_if_needed()
-        room = self[canvas].bounding_box()
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a pixel of the picture lies on the screen while the whole of it is shown."""
+        scale, canvas = self.scale(), self["image-canvas"]
+        canvas.scroll_into_view_if_needed()
+        room = canvas.bounding_box()
         assert room
         middle = room["x"] + room["width"] / 2, room["y"] + room["height"] / 2
         return middle[0] + (x - 192) * scale, middle[1] + (y - 192) * scale
@@ -189,32 +203,13 @@ class Person:
         shown = [each for each in told["annotations"] if label in (None, names[each["category_id"]])]
         return [decoded(each["segmentation"]) for each in shown]
 
-    def asked(self, path: str) -> int:
-        """Requests to that address so far."""
-        return sum(urlsplit(request.url).path == path for request in self.requests)
+    def sent(self, path: str) -> list[Request]:
+        """The requests to that address so far."""
+        return [each for each in self.requests if urlsplit(each.url).path == path]
 
     def meanwhile(self, path: str, do: Callable[[], None]) -> int:
-        """Requests to that address that `do` caused."""
-        before = self.asked(path)
+        """How many requests to that address `do` caused."""
+        before = len(self.sent(path))
         do()
         self.page.wait_for_timeout(300)
-        return self.asked(path) - before
-
-
-class Screenshots:
-    """Pictures of the page, for people to look at: in the folder that `SCREENSHOTS` names, else in a test's own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = Path(os.environ.get("SCREENSHOTS") or folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-
-    def take(self, person: Person, name: str, *, whole: bool = False) -> None:
-        """What is seen now, or with all that lies below it."""
-        # The pointer is on nothing.
-        person.page.mouse.move(1, 1)
-        person.page.screenshot(path=self._folder / f"{name}.png", full_page=whole)
-
-
-def near(one: Sequence[float], other: Sequence[float], within: float) -> bool:
-    """Whether no value is further from its like."""
-    return all(math.isclose(a, b, abs_tol=within) for a, b in zip(one, other, strict=True))
+        return len(self.sent(path)) - before
