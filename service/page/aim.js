@@ -1,18 +1,12 @@
-// What clicks, boxes and texts make of the prompts of a frame, and which object they are of.
+// What clicks, boxes and texts make of the current frame's prompts, and which object they are of.
 
 import { Problem } from "./api.js";
-import { newKey } from "./tracker.js";
-
-/**
- * @typedef {import("./tracker.js").Prompt} Prompt
- * @typedef {{key?: number, object?: number}} Target  an object by its id, or by the prompt that begins it
- */
 
 export class Aim {
-  /** @type {Target | null} what points are of; null: the next begins another object */
+  /** The object that clicks are of; null: the next begins another. @type {number | null} */
   target = null;
-  /** Whether the target was chosen by hand: then boxes are of it as well. */
-  isChosen = false;
+  // Whether it was chosen by hand: then boxes are of it as well.
+  #chosen = false;
   #tracker;
 
   /** @param {import("./tracker.js").Tracker} tracker */
@@ -20,99 +14,90 @@ export class Aim {
     this.#tracker = tracker;
   }
 
-  /** @param {number | null} id null: none */
-  choose(id) {
-    this.target = id === null ? null : { object: id, key: this.#promptOf(id)?.key };
-    this.isChosen = id !== null;
+  /** @param {number | null} object null: the next click begins another */
+  choose(object) {
+    this.target = object;
+    this.#chosen = object !== null;
   }
 
-  /** Look for what a new object was called in the answer. */
-  learn() {
-    const { answer, prompts } = this.#tracker;
-    const index = prompts.findIndex(({ key }) => key === this.target?.key);
-    const found = index >= 0 && answer?.objects.find(({ prompt }) => prompt === index);
-    if (found && this.target) this.target.object = found.object;
+  /** What is there no more, since it was undone or removed, is no target: what was shown before it is. */
+  check() {
+    const { answer, prompts, isBusy } = this.#tracker;
+    const there = (each) => prompts.some(({ object }) => object === each) || inAnswer(answer, each);
+    if (this.target === null || isBusy || there(this.target)) return;
+    const last = prompts.findLast(({ object }) => object !== undefined);
+    this.target = last?.object ?? null;
+    this.#chosen = false;
   }
 
   /**
    * A click. Throws a Problem where it is of no object.
    * @param {{x: number, y: number, positive: boolean}} point
-   * @param {number | null} over id of the object that it hit
+   * @param {number | null} over the object that it hit
    */
   point(point, over) {
-    if (!this.target && !point.positive) {
-      if (over === null) throw told("A − click takes away from an object: click on one, or choose it first.");
+    if (this.target === null && !point.positive) {
+      if (over === null) throw told("A − takes away from an object: click on one, or choose it in the list first.");
       this.choose(over);
     }
-    this.#add({ points: [point] }, this.target);
+    const own = this.#own(this.target);
+    this.#show({ ...own, points: [...(own.points ?? []), point] });
   }
 
-  /** @param {number[]} box */
+  /** Throws a Problem. @param {number[]} box */
   box(box) {
-    this.#add({ box }, this.isChosen ? this.target : null);
+    this.#show({ ...this.#own(this.#chosen ? this.target : null), box });
   }
 
-  /** @param {string} text Throws a Problem for one that is followed. */
+  /** Throws a Problem for one that is followed. @param {string} text */
   text(text) {
     if (this.#tracker.texts.includes(text)) throw told(`“${text}” is followed already.`);
-    this.#tracker.edit([...this.#tracker.editable, { key: newKey(), text }]);
+    this.#tracker.edit([...this.#tracker.prompts, { text }]);
   }
 
-  /** Follow an object no more. Throws a Problem where the API has no way to say that. @param {number} id */
-  remove(id) {
-    const own = this.#promptOf(id);
-    const known = this.#tracker.isKnown(id);
-    if (!own && !known) {
-      throw told("A text found it on this frame: take the text away, or the object on the next frame.");
+  /** Follow an object no more. Throws a Problem where the API has no way to say that. @param {number} object */
+  remove(object) {
+    const { prompts } = this.#tracker;
+    const rest = prompts.filter((each) => each.object !== object);
+    const known = this.#tracker.wasKnown(object);
+    if (!known && rest.length === prompts.length) {
+      throw told("A text found it on this very frame: take the text away, or the object on the next frame.");
     }
-    const rest = this.#tracker.editable.filter((each) => each !== own);
-    this.#tracker.edit(known ? [...rest, { key: newKey(), remove: { object: id } }] : rest);
-    if (this.target?.object === id) this.choose(null);
+    if (this.target === object) this.choose(null);
+    this.#tracker.edit(known ? [...rest, { remove: { object } }] : rest);
   }
 
   /** Follow a text and what it found no more. @param {string} text */
   removeText(text) {
-    const { editable } = this.#tracker;
-    const rest = editable.filter((each) => each.text !== text);
-    const isOwn = rest.length < editable.length;
-    this.#tracker.edit(isOwn ? rest : [...rest, { key: newKey(), remove: { text } }]);
+    const { prompts } = this.#tracker;
+    const rest = prompts.filter((each) => each.text !== text);
+    this.#tracker.edit(rest.length < prompts.length ? rest : [...rest, { remove: { text } }]);
   }
 
-  /** @param {{points: any[]} | {box: number[]}} shown @param {Target | null} target */
-  #add(shown, target) {
-    const prompts = this.#tracker.editable;
-    const own = target && prompts.find(({ key, object }) => key === target.key || same(object, target.object));
-    if (own) {
-      const points = [...(own.points ?? []), ...("points" in shown ? shown.points : [])];
-      const changed = { ...own, ...shown, ...(points.length ? { points } : {}) };
-      this.#tracker.edit(prompts.map((each) => (each === own ? changed : each)));
-      return;
+  /** The prompt that the current frame has for an object, or one for another. @param {number | null} object */
+  #own(object) {
+    const { prompts, answer } = this.#tracker;
+    if (object === null) return { object: this.#tracker.newObject() };
+    const own = prompts.find((each) => each.object === object);
+    if (!own && !this.#tracker.wasKnown(object) && inAnswer(answer, object)) {
+      throw told("A text found it on this very frame: it can be refined from the next frame on.");
     }
-    const prompt = { key: newKey(), ...(target ? this.#known(target) : {}), ...shown };
-    this.target = { ...target, key: prompt.key };
-    if (!target) this.isChosen = false;
-    this.#tracker.edit([...prompts, prompt]);
+    return own ?? { object };
   }
 
-  /** What names an object to the service. @param {Target} target */
-  #known({ object }) {
-    const found = this.#tracker.answer?.objects.find((each) => each.object === object);
-    // A text found it on this very frame: without its mask a click would begin something else.
-    const hint = found?.mask && !this.#tracker.isKnown(found.object) ? { mask: found.mask } : {};
-    return { object, ...hint };
-  }
-
-  /** The prompt that shows an object on this frame; none where a text found it. @param {number} id */
-  #promptOf(id) {
-    const { editable, prompts, answer } = this.#tracker;
-    const index = answer?.objects.find(({ object }) => object === id)?.prompt;
-    const key = index === undefined ? undefined : prompts[index]?.key;
-    return editable.find((each) => !each.text && (same(each.object, id) || same(each.key, key)));
+  /** @param {import("./tracker.js").Prompt} prompt */
+  #show(prompt) {
+    const { prompts } = this.#tracker;
+    if (this.target !== prompt.object) [this.target, this.#chosen] = [prompt.object ?? null, false];
+    const rest = prompts.filter(({ object }) => object !== prompt.object);
+    const place = prompts.findIndex(({ object }) => object === prompt.object);
+    rest.splice(place < 0 ? rest.length : place, 0, prompt);
+    this.#tracker.edit(rest);
   }
 }
 
-function same(one, other) {
-  return one !== undefined && one === other;
+function inAnswer(answer, object) {
+  return Boolean(answer?.objects.some((each) => each.object === object));
 }
 
 /** @param {string} words */

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 // Colours of followed objects: an object keeps its own, also where a correction of the frame gives it another id.
 
 import { colourOf } from "./paint.js";
@@ -47,22 +46,4 @@ function likeness(one, other) {
   const area = ([x0, y0, x1, y1]) => Math.max(0, x1 - x0) * Math.max(0, y1 - y0);
   const both = area([...[0, 1].map((i) => Math.max(one[i], other[i])), ...[2, 3].map((i) => Math.min(one[i], other[i]))]);
   return both / (area(one) + area(other) - both || 1);
-=======
-// @ts-check
-/** The colours of prompts and what they find: told apart on pictures of any kind, also by most colour-blind eyes. */
-
-const PALETTE = [
-  "#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6",
-  "#22d3ee", "#f97316", "#84cc16", "#e11d48", "#a78bfa",
-];
-
-/** @param {number} index @returns {string} as CSS has it */
-export function colourOf(index) {
-  return PALETTE[index % PALETTE.length];
-}
-
-/** The first that none of `taken` has; when all are taken, they are given again. @param {string[]} taken */
-export function freeColour(taken) {
-  return PALETTE.find((colour) => !taken.includes(colour)) ?? colourOf(taken.length);
->>>>>>> page
 }

@@ -68,7 +68,7 @@ export class Clip {
   }
 
   close() {
-    if (this.#video.src.startsWith("blob:")) URL.revokeObjectURL(this.#video.src);
+    URL.revokeObjectURL(this.#video.src);
     this.#video.removeAttribute("src");
     this.#video.load();
   }
@@ -115,15 +115,19 @@ export class Camera {
 }
 
 /**
- * @param {string | Blob} source an address of this host, or a file
+ * @param {Blob} file @param {string} name what it is called where it is refused
  * @returns {Promise<Clip>} fails with a Problem for what the browser cannot play
  */
-export async function openClip(source) {
+export async function openClip(file, name) {
   const video = silent();
   video.preload = "auto";
-  video.src = typeof source === "string" ? source : URL.createObjectURL(source);
-  await happens(video, "loadeddata");
-  if (!video.videoWidth || !Number.isFinite(video.duration)) throw unreadable();
+  video.src = URL.createObjectURL(file);
+  await happens(video, "loadeddata").catch(() => {});
+  if (!video.videoWidth || !Number.isFinite(video.duration)) {
+    URL.revokeObjectURL(video.src);
+    const other = "MP4 (H.264) and WebM play in all; POST /v1/videos/track takes whatever FFmpeg reads.";
+    throw new Problem("unsupported_video", `This browser cannot play ${name}. ${other}`);
+  }
   const { first, rate } = await timesOf(video);
   return new Clip(video, first, rate);
 }
@@ -178,16 +182,12 @@ function happens(video, event) {
     const over = new AbortController();
     const { signal } = over;
     video.addEventListener(event, () => (over.abort(), resolve()), { signal });
-    video.addEventListener("error", () => (over.abort(), reject(unreadable())), { signal });
+    video.addEventListener("error", () => (over.abort(), reject(broken())), { signal });
   });
 }
 
-function unreadable() {
-  return new Problem(
-    "unsupported_video",
-    "This browser cannot play that file as a video. MP4 (H.264) and WebM play in all of them; " +
-      "POST /v1/videos/track takes whatever FFmpeg reads.",
-  );
+function broken() {
+  return new Problem("unsupported_video", "The browser could not go on playing this video.");
 }
 
 /** @param {string} name of the DOMException */

@@ -1,177 +1,155 @@
-// @ts-check
-/** What hands do on a view: click, drag, pinch, wheel, and the same by keys. */
+// What pointers and keys do on a view: a click is a point, a drag a box, two fingers zoom, arrows move a crosshair.
 
-/** A pointer that moved less, in pixels of the screen, has clicked. */
-const STILL = 5;
-/** What an arrow moves the cursor by, pixels of the screen; with Shift. */
-const STEP = 8;
-const LEAP = 48;
-const ARROWS = new Map([
-  ["ArrowLeft", [-1, 0]],
-  ["ArrowRight", [1, 0]],
-  ["ArrowUp", [0, -1]],
-  ["ArrowDown", [0, 1]],
-]);
+// A pointer that moved less, in screen pixels, has clicked.
+const CLICK = 4;
+const STEP_ZOOM = 1.25;
 
-/** @typedef {import("./view.js").Point} Point */
-
-export class Gestures {
-  /** @param {import("./view.js").View} view */
-  constructor(view) {
-    this.view = view;
-    /** @type {Map<number, Point>} pointers that are down, pixels of the element */
-    this._down = new Map();
-    /** @type {{at: Point, isNegative: boolean, isStill: boolean, moves: boolean} | null} */
-    this._begun = null;
-    /** @type {Point | null} the first corner of a box that is drawn by keys */
-    this._corner = null;
-    const { canvas } = view;
-    canvas.addEventListener("pointerdown", (event) => this._pressed(event));
-    canvas.addEventListener("pointermove", (event) => this._moved(event));
-    canvas.addEventListener("pointerup", (event) => this._released(event));
-    canvas.addEventListener("pointercancel", (event) => this._given(event));
-    canvas.addEventListener("pointerleave", () => view.events.hovered?.(null, { x: 0, y: 0 }));
-    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    canvas.addEventListener("wheel", (event) => this._wheeled(event), { passive: false });
-    canvas.addEventListener("keydown", (event) => this._typed(event));
-    canvas.addEventListener("blur", () => this._forget());
-  }
-
-  /** @param {PointerEvent} event */
-  _pressed(event) {
-    if (!this.view.picture) return;
-    const at = place(event);
-    this.view.canvas.setPointerCapture(event.pointerId);
-    this._down.set(event.pointerId, at);
-    this._forget();
-    if (this._down.size > 1) {
-      // A second finger: what the first one began is a pinch.
-      this._begun = null;
-      return;
-    }
-    const isNegative = event.button === 2 || event.altKey;
-    const moves = event.button === 1 || !this.view.dragsBoxes;
-    this._begun = { at, isNegative, isStill: true, moves };
-  }
-
-  /** @param {PointerEvent} event */
-  _moved(event) {
-    const { view } = this;
-    const at = place(event);
-    const before = this._down.get(event.pointerId);
-    if (!before) {
-      const point = view.inPicture(at);
-      view.events.hovered?.(view.isInside(point) ? point : null, at);
-      return;
-    }
-    this._down.set(event.pointerId, at);
-    if (this._down.size > 1) this._pinched(event.pointerId, before, at);
-    else if (this._begun) this._dragged(this._begun, before, at);
-  }
-
-  /** @param {NonNullable<Gestures["_begun"]>} begun @param {Point} before @param {Point} at */
-  _dragged(begun, before, at) {
-    const { view } = this;
-    if (begun.isStill && Math.hypot(at.x - begun.at.x, at.y - begun.at.y) < STILL) return;
-    if (begun.isStill) before = begun.at;
-    begun.isStill = false;
-    view.events.hovered?.(null, at);
-    if (begun.moves) view.move(at.x - before.x, at.y - before.y);
-    else view.setDrawn(this._boxTo(view.inPicture(begun.at), view.inPicture(at)));
-  }
-
-  /** @param {number} id @param {Point} before @param {Point} at */
-  _pinched(id, before, at) {
-    const [other] = [...this._down].filter(([each]) => each !== id).map(([, point]) => point);
-    const factor = Math.hypot(at.x - other.x, at.y - other.y) / Math.hypot(before.x - other.x, before.y - other.y);
-    this.view.move((at.x - before.x) / 2, (at.y - before.y) / 2);
-    if (Number.isFinite(factor)) this.view.zoom(factor, { x: (at.x + other.x) / 2, y: (at.y + other.y) / 2 });
-  }
-
-  /** @param {PointerEvent} event */
-  _released(event) {
-    const { view } = this;
-    const begun = this._begun;
-    this._given(event);
-    if (!begun || event.button === 1) return;
-    const [from, to] = [view.inPicture(begun.at), view.inPicture(place(event))];
-    if (begun.isStill) {
-      if (view.isInside(to)) view.events.clicked?.(to, begun.isNegative);
-    } else if (!begun.moves) {
-      this._boxed(this._boxTo(from, to), begun.isNegative);
-    }
-  }
-
-  /** @param {PointerEvent} event */
-  _given(event) {
-    this._down.delete(event.pointerId);
-    this._begun = null;
-    this.view.setDrawn(null);
-  }
-
-  /** @param {WheelEvent} event */
-  _wheeled(event) {
-    if (!this.view.picture) return;
-    event.preventDefault();
-    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 24 : 1;
-    this.view.zoom(Math.exp(-event.deltaY * lines * 0.002), place(event));
-  }
-
-  /** @param {KeyboardEvent} event */
-  _typed(event) {
-    const { view } = this;
-    if (!view.picture || event.ctrlKey || event.metaKey) return;
-    const arrow = ARROWS.get(event.key);
-    const cursor = view.cursor ?? { x: view.picture.width / 2, y: view.picture.height / 2 };
-    if (arrow) {
-      const step = (event.shiftKey ? LEAP : STEP) * (view.inPicture({ x: 1, y: 0 }).x - view.inPicture({ x: 0, y: 0 }).x);
-      view.setCursor({ x: cursor.x + arrow[0] * step, y: cursor.y + arrow[1] * step });
-      view.setDrawn(this._corner && this._boxTo(this._corner, view.cursor ?? cursor));
-      view.events.hovered?.(view.cursor, view.onScreen(view.cursor ?? cursor));
-    } else if (event.key === "Enter" || event.key === " ") {
-      if (view.cursor) this._placed(view.cursor, event.altKey);
-      else view.setCursor(cursor);
-    } else if (event.key === "Escape" && this._corner) {
-      this._forget();
-    } else {
-      return;
-    }
-    event.preventDefault();
-    event.stopPropagation();
-  }
-
-  /** A click by keys, or one of a box's corners. @param {Point} point @param {boolean} isNegative */
-  _placed(point, isNegative) {
-    if (!this.view.dragsBoxes) {
-      this.view.events.clicked?.(point, isNegative);
-    } else if (this._corner) {
-      const box = this._boxTo(this._corner, point);
-      this._forget();
-      this._boxed(box, isNegative);
-    } else {
-      this._corner = point;
-    }
-  }
-
-  /** @param {number[]} box @param {boolean} isNegative */
-  _boxed(box, isNegative) {
-    if (box[2] - box[0] >= 1 && box[3] - box[1] >= 1) this.view.events.dragged?.(box, isNegative);
-  }
-
-  /** @param {Point} from @param {Point} to @returns {number[]} xyxy, inside the picture */
-  _boxTo(from, to) {
-    const [one, other] = [this.view.within(from), this.view.within(to)];
-    const box = [Math.min(one.x, other.x), Math.min(one.y, other.y), Math.max(one.x, other.x), Math.max(one.y, other.y)];
-    return box.map((edge) => Math.round(edge * 10) / 10);
-  }
-
-  _forget() {
-    this._corner = null;
-    this.view.setDrawn(null);
-  }
+/** @param {import("./view.js").View} view */
+export function gestures(view) {
+  pointers(view);
+  keys(view);
+  view.canvas.addEventListener(
+    "wheel",
+    (event) => {
+      if (!view.shows) return;
+      event.preventDefault();
+      const size = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1;
+      view.zoom(Math.exp((-event.deltaY * size) / 400), event.offsetX, event.offsetY);
+    },
+    { passive: false },
+  );
 }
 
-/** @param {MouseEvent} event @returns {Point} pixels of the element */
-function place({ offsetX, offsetY }) {
-  return { x: offsetX, y: offsetY };
+/** @param {import("./view.js").View} view */
+function pointers(view) {
+  const { canvas } = view;
+  /** @type {Map<number, {x: number, y: number}>} the pointers that are down, where they are on the canvas */
+  const down = new Map();
+  // What the first of them does.
+  let drag = null;
+
+  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  canvas.addEventListener("pointerdown", (event) => {
+    if (!view.shows) return;
+    canvas.setPointerCapture(event.pointerId);
+    down.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+    view.draft = null;
+    if (down.size > 1) drag = { moves: true };
+    else drag = begun(view, event);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const before = down.get(event.pointerId);
+    const here = { x: event.offsetX, y: event.offsetY };
+    if (!before) return hover(view, event.pointerType === "mouse" ? here : null);
+    const other = [...down].find(([id]) => id !== event.pointerId)?.[1];
+    down.set(event.pointerId, here);
+    if (other) {
+      const far = (place) => Math.hypot(place.x - other.x, place.y - other.y);
+      const middle = { x: (here.x + other.x) / 2, y: (here.y + other.y) / 2 };
+      view.move((here.x - before.x) / 2, (here.y - before.y) / 2);
+      view.zoom(far(here) / Math.max(1, far(before)), middle.x, middle.y);
+    } else if (drag?.moves) {
+      view.move(here.x - before.x, here.y - before.y);
+    } else if (drag) {
+      drag.wide ||= Math.hypot(here.x - drag.place.x, here.y - drag.place.y) >= CLICK;
+      view.draft = drag.wide ? boxOf(view, drag.start, view.at(here.x, here.y)) : null;
+      view.draw();
+    }
+  });
+  const up = (event, given) => {
+    if (!down.delete(event.pointerId) || down.size) return;
+    const done = drag;
+    drag = view.draft = null;
+    if (given && done && !done.moves) finished(view, done, view.at(event.offsetX, event.offsetY));
+    view.draw();
+  };
+  canvas.addEventListener("pointerup", (event) => up(event, true));
+  canvas.addEventListener("pointercancel", (event) => up(event, false));
+  canvas.addEventListener("pointerleave", () => hover(view, null));
+}
+
+function begun(view, event) {
+  const place = { x: event.offsetX, y: event.offsetY };
+  const start = view.at(place.x, place.y);
+  if (event.button === 1 || view.tool === "move" || !view.inside(start)) return { moves: true };
+  const opposite = event.button === 2 || event.shiftKey;
+  return { moves: false, place, start, wide: false, positive: view.positive !== opposite };
+}
+
+function finished(view, { start, wide, positive }, end) {
+  if (!wide) return view.tell("point", { ...start, positive });
+  const box = boxOf(view, start, end);
+  if (box[2] > box[0] && box[3] > box[1]) view.tell("box", { box, positive });
+}
+
+/** Between two positions, within the picture. */
+function boxOf(view, one, other) {
+  const [x0, x1] = [one.x, other.x].map((x) => Math.min(view.width, Math.max(0, x))).sort((a, b) => a - b);
+  const [y0, y1] = [one.y, other.y].map((y) => Math.min(view.height, Math.max(0, y))).sort((a, b) => a - b);
+  return [x0, y0, x1, y1];
+}
+
+function hover(view, place) {
+  const position = place && view.at(place.x, place.y);
+  view.hover(position && view.inside(position) ? view.over(position) : null, position);
+}
+
+/** @param {import("./view.js").View} view */
+function keys(view) {
+  const { canvas } = view;
+  // The first corner of a box that the keyboard draws.
+  let corner = null;
+  const steer = (event) => {
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const arrow = arrows[event.key];
+    if (!arrow) return false;
+    // Some ten screen pixels, or two.
+    const step = Math.max(1, Math.round((event.shiftKey ? 2 : 10) / view.scale));
+    const { x, y } = view.crosshair;
+    view.crosshair = {
+      x: Math.min(view.width - 0.5, Math.max(0.5, x + arrow[0] * step)),
+      y: Math.min(view.height - 0.5, Math.max(0.5, y + arrow[1] * step)),
+    };
+    view.draft = corner && boxOf(view, corner, view.crosshair);
+    view.hover(view.over(view.crosshair), view.crosshair);
+    return true;
+  };
+  const press = (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return false;
+    const positive = view.positive !== event.shiftKey;
+    const drawn = corner && boxOf(view, corner, view.crosshair);
+    corner = view.draft = null;
+    if (!drawn) view.tell("point", { ...view.crosshair, positive });
+    else if (drawn[2] > drawn[0] && drawn[3] > drawn[1]) view.tell("box", { box: drawn, positive });
+    return true;
+  };
+  const others = {
+    b: () => (corner = { ...view.crosshair }),
+    Escape: () => (corner = view.draft = null),
+    "+": () => view.zoom(STEP_ZOOM),
+    "=": () => view.zoom(STEP_ZOOM),
+    "-": () => view.zoom(1 / STEP_ZOOM),
+    0: () => view.fit(),
+  };
+  canvas.addEventListener("keydown", (event) => {
+    if (!view.shows || event.ctrlKey || event.metaKey || event.altKey) return;
+    view.crosshair ??= { x: Math.floor(view.width / 2) + 0.5, y: Math.floor(view.height / 2) + 0.5 };
+    const other = others[event.key];
+    if (!steer(event) && !press(event)) {
+      if (!other) return;
+      other();
+    }
+    event.preventDefault();
+    view.draw();
+  });
+  for (const name of ["focus", "blur"]) {
+    canvas.addEventListener(name, () => {
+      corner = view.draft = null;
+      // A pointer that clicks focuses as well: the crosshair is for keys alone.
+      if (canvas.matches(":focus-visible") && view.shows) {
+        view.crosshair ??= { x: Math.floor(view.width / 2) + 0.5, y: Math.floor(view.height / 2) + 0.5 };
+      }
+      view.draw();
+    });
+  }
 }

@@ -1,4 +1,3 @@
-// @ts-check
 // Masks: COCO's compressed run-length encoding, decoded to runs, and to an outline for drawing at any scale.
 
 /** A mask over a picture. Pixels are counted down the columns, first the left one. */

@@ -1,88 +1,86 @@
-// @ts-check
-/** The strip at the foot of the page: how the service is, from what it tells everyone. */
+// The strip that tells how the service is, from what it tells everybody: its readiness, variants and metrics.
 
-import { call, ask } from "./api.js";
-import { make } from "./dom.js";
+import { ROOT } from "./api.js";
 
-const EVERY_MS = 2_000;
+const INTERVAL_MS = 5000;
+// More variants than these are summed up.
+const MAX_NAMED = 3;
+const SAMPLE = /^efficientsam3_(\w+?)(?:\{(.*)\})? (\S+)$/gm;
+const STORES = { none: "kept by the workers", ready: "kept in Redis", unavailable: "Redis is out of reach" };
 
 /**
  * @param {HTMLElement} strip
- * @param {() => void} changed called when other workers are ready than before
+ * @param {import("./variants.js").Variants} variants
+ * @param {() => Promise<unknown>} look asks for the variants anew
  */
-export function beginStatus(strip, changed) {
-  let before = "";
-  const look = async () => {
-    if (!document.hidden) {
-      const [ready, told] = await Promise.all([readiness(), metrics()]);
-      const workers = JSON.stringify(ready?.variants);
-      if (before && workers !== before) changed();
-      before = workers ?? before;
-      strip.replaceChildren(...facts(ready, told).map(([name, value]) => fact(name, value)));
-    }
-    setTimeout(look, EVERY_MS);
+export function startStatus(strip, variants, look) {
+  const show = async () => {
+    if (document.hidden) return;
+    const [ready, metrics] = await Promise.all([read("readyz"), read("metrics"), look()]);
+    strip.replaceChildren(...(ready ? items(JSON.parse(ready), metrics, variants.list) : unreachable()));
   };
-  look();
+  setInterval(show, INTERVAL_MS);
+  document.addEventListener("visibilitychange", show);
+  return show();
 }
 
-/** @returns {Promise<any>} null: out of reach */
-async function readiness() {
-  return call("GET", "/readyz").catch(() => null);
-}
-
-/** @returns {Promise<Sample[]>} none where the metrics are out of reach */
-async function metrics() {
-  const response = await ask("GET", "/metrics").catch(() => null);
-  return response ? parsed(await response.text()) : [];
-}
-
-/** @typedef {{name: string, labels: Record<string, string>, value: number}} Sample */
-
-/** @param {string} text in Prometheus' format @returns {Sample[]} ours */
-export function parsed(text) {
-  const samples = [];
-  for (const [, name, labels, value] of text.matchAll(/^efficientsam3_(\w+)(?:\{(.*)\})? (\S+)$/gm)) {
-    const pairs = [...(labels ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, told]) => [key, told]);
-    samples.push({ name, labels: Object.fromEntries(pairs), value: Number(value) });
+/** What is there, or "": it is nobody's fault here if that may not be read. */
+async function read(path) {
+  try {
+    const response = await fetch(new URL(path, ROOT));
+    // A gateway that stops says so with 503.
+    return response.ok || response.status === 503 ? await response.text() : "";
+  } catch {
+    return "";
   }
-  return samples;
 }
 
-/** @param {any} ready @param {Sample[]} told @returns {[string, string][]} */
-function facts(ready, told) {
-  if (!ready) return [["service", "out of reach"]];
+const unreachable = () => [item("Service", "cannot be reached from here", "off")];
+
+function items(ready, metrics, list) {
   const pools = Object.entries(ready.variants);
-  const [workers, up] = [sum(pools, "workers"), sum(pools, "workers_ready")];
-  const cached = hitRate(told);
+  const named = pools.length > MAX_NAMED ? [[`${pools.length} variants`, summed(pools)]] : pools;
   return [
-    ["service", ready.status],
-    [pools.length === 1 ? "variant" : "variants", pools.length === 1 ? pools[0][0] : String(pools.length)],
-    ["workers ready", `${up} of ${workers}`],
-    ["waiting or running", told.length ? String(total(told, "inflight_requests")) : "not told"],
-    ["pictures found in the cache", cached === null ? "none asked yet" : `${Math.round(100 * cached)} %`],
-    ["sessions outlive a worker", ready.session_store === "ready" ? "yes" : "no"],
+    ...(pools.length ? [] : [item("Variants", "none is configured", "off")]),
+    ...named.map(([name, { workers, workers_ready: ready, missing }]) => {
+      const state = ready === 0 ? "off" : ready < workers ? "some" : "on";
+      return item(name, `${ready} of ${workers} ${workers === 1 ? "worker" : "workers"} ready`, state, missing);
+    }),
+    ...(metrics ? counted(metrics, list) : []),
+    item("Sessions", STORES[ready.session_store] ?? ready.session_store),
   ];
 }
 
-/** Of the answered requests, the share whose picture no encoder had to look at; null before the first. */
-function hitRate(/** @type {Sample[]} */ told) {
-  const counts = told.filter(({ name }) => name === "stage_seconds_count");
-  const of = (/** @type {string} */ stage) =>
-    counts.filter(({ labels }) => labels.stage === stage).reduce((all, { value }) => all + value, 0);
-  return of("total") ? Math.max(0, 1 - of("image_encoder") / of("total")) : null;
+function summed(pools) {
+  const sum = (name) => pools.reduce((total, [, pool]) => total + pool[name], 0);
+  return { workers: sum("workers"), workers_ready: sum("workers_ready"), missing: "" };
 }
 
-/** @param {[string, any][]} pools @param {string} field */
-function sum(pools, field) {
-  return pools.reduce((all, [, pool]) => all + pool[field], 0);
+/** What the gateway's metrics say: of the gateway that answered, since it started. */
+function counted(metrics, list) {
+  const samples = [...metrics.matchAll(SAMPLE)];
+  const sum = (name, label = "") =>
+    samples
+      .filter(([, each, labels = ""]) => each === name && labels.includes(label))
+      .reduce((total, [, , , value]) => total + Number(value), 0);
+  const room = list.reduce((total, each) => total + each.capacity, 0);
+  const waiting = sum("inflight_requests");
+  const asked = sum("stage_seconds_count", 'stage="total"');
+  // Whoever finds the image's embedding does not run the encoder.
+  const encoded = sum("stage_seconds_count", 'stage="image_encoder"');
+  const hits = asked ? `${Math.round(100 * (1 - encoded / asked))} % from cache` : "none asked for yet";
+  return [
+    item("Queue", room ? `${waiting} of ${room}` : `${waiting}`, "", "Requests admitted and not answered yet"),
+    item("Images", hits, "", "Share of the answers that did not encode their image anew"),
+  ];
 }
 
-/** @param {Sample[]} told @param {string} wanted */
-function total(told, wanted) {
-  return told.filter(({ name }) => name === wanted).reduce((all, { value }) => all + value, 0);
-}
-
-/** @param {string} name @param {string} value */
-function fact(name, value) {
-  return make("span", { class: "fact" }, make("span", {}, name), " ", make("b", {}, value));
+function item(name, value, state = "", title = "") {
+  const shown = document.createElement("span");
+  if (state) shown.dataset.state = state;
+  shown.title = title;
+  const strong = document.createElement("b");
+  strong.textContent = name;
+  shown.append(strong, ` ${value}`);
+  return shown;
 }

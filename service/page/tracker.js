@@ -49,7 +49,7 @@ export class Tracker extends EventTarget {
   #redoable = [];
   /** @type {Set<string>} followed since an earlier frame */
   #texts = new Set();
-  // The highest id of an object that an answer told of.
+  // The highest id of an object of an earlier frame.
   #highest = 0;
   // Whether more frames are to be sent; what runs, or waits for an answer, ends with these.
   #goesOn = false;
@@ -93,7 +93,7 @@ export class Tracker extends EventTarget {
 
   /** An id for a new object. */
   newObject() {
-    return 1 + Math.max(this.#highest, ...this.prompts.map(({ object }) => object ?? 0));
+    return 1 + Math.max(this.#highest, ...idsOf(this.answer?.objects), ...idsOf(this.prompts));
   }
 
   /** Show the first frame; of a camera what it sees, until something is prompted. */
@@ -160,9 +160,9 @@ export class Tracker extends EventTarget {
   async restart() {
     await this.#forget();
     [this.answers, this.problem, this.isGone] = [[], null, false];
+    this.#past([]);
     this.#texts.clear();
     this.#highest = 0;
-    this.#past([]);
     await this.begin();
   }
 
@@ -302,6 +302,7 @@ export class Tracker extends EventTarget {
 
   /** The current frame's prompts are the past's; the next one's are these. @param {Prompt[]} prompts */
   #past(prompts) {
+    this.#highest = Math.max(this.#highest, ...idsOf(this.answers[this.answers.length - 1]?.objects));
     this.#texts = new Set(this.texts);
     this.prompts = this.#taken = prompts;
     this.#undoable = [];
@@ -319,7 +320,6 @@ export class Tracker extends EventTarget {
   #answered(answer) {
     this.answers[answer.frame] = answer;
     this.answers.length = answer.frame + 1;
-    this.#highest = Math.max(this.#highest, ...answer.objects.map(({ object }) => object));
     // Nobody looks back at what a camera saw.
     if (this.source.isLive) delete this.answers[answer.frame - 2];
     this.#tell();
@@ -339,4 +339,9 @@ export class Tracker extends EventTarget {
   #tell() {
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/** @param {{object?: number}[] | undefined} objects */
+function idsOf(objects) {
+  return (objects ?? []).map(({ object }) => object ?? 0);
 }

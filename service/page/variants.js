@@ -1,68 +1,51 @@
-// @ts-check
-/** What the service's variants can do, and which of them is asked. */
+// The configured variants: which is chosen, what it can do, and in words why it cannot do the rest.
 
-import { call } from "./api.js";
+import { askJson } from "./api.js";
 
-/**
- * @typedef {object} Variant as `GET /v1/variants` has it
- * @property {string} name
- * @property {string[]} prompts kinds that it can serve; empty until one of its workers was ready
- * @property {number} score_threshold
- * @property {number} workers_ready
- * @property {boolean} synthetic
- * @property {boolean} default
- */
+const KINDS = {
+  text: "texts",
+  exemplar_box: "boxes as examples",
+  exemplar_point: "clicks as examples",
+  points: "clicks",
+  box: "boxes",
+  mask: "masks",
+};
 
-/** What a kind of prompt is called where a variant lacks it. */
-const NAMES = new Map([
-  ["text", "texts"],
-  ["exemplar_box", "exemplars"],
-  ["exemplar_point", "exemplars by a click"],
-  ["points", "clicks"],
-  ["box", "boxes"],
-  ["mask", "masks"],
-]);
-
-/** Fires "change" when the list or the choice is another. */
+/** Tells of `change` when the list or the choice is another. */
 export class Variants extends EventTarget {
-  constructor() {
-    super();
-    /** @type {Variant[]} */
-    this.all = [];
-    /** Name of the one that is asked; empty while none is known. */
-    this.chosen = "";
-  }
+  /** @type {any[]} as GET /v1/variants lists them */
+  list = [];
+  #chosen = "";
 
-  /** @returns {Variant | undefined} */
-  get current() {
-    return this.all.find(({ name }) => name === this.chosen);
-  }
-
-  /** Ask the service. Fails with a Problem. */
+  /** Ask for the list. Throws Problem. */
   async load() {
-    const { variants } = await call("GET", "/v1/variants");
-    const before = JSON.stringify(this.all);
-    this.all = variants;
-    if (!this.current) this.chosen = (this.all.find((each) => each.default) ?? this.all[0])?.name ?? "";
-    if (JSON.stringify(this.all) !== before) this.dispatchEvent(new Event("change"));
+    const list = (await askJson("v1/variants")).variants;
+    const same = JSON.stringify(list) === JSON.stringify(this.list);
+    this.list = list;
+    if (!same) this.dispatchEvent(new Event("change"));
+  }
+
+  /** The chosen one, else the service's default; undefined where none is configured. */
+  get chosen() {
+    const named = (name) => this.list.find((each) => each.name === name);
+    return named(this.#chosen) ?? this.list.find((each) => each.default) ?? this.list[0];
   }
 
   /** @param {string} name */
   choose(name) {
-    this.chosen = name;
+    this.#chosen = name;
     this.dispatchEvent(new Event("change"));
   }
 
-  /**
-   * Why a kind of prompt cannot be asked for now.
-   * @param {string} kind such as "text", as in a variant's `prompts`
-   * @returns {string} a sentence; empty: it can
-   */
+  /** Why the chosen one cannot take a kind of prompt; empty: it can. @param {keyof typeof KINDS} kind */
   whyNot(kind) {
-    const { current } = this;
-    if (!current) return "The service has not said yet what it can do.";
-    if (!current.prompts.length) return `No worker of ${current.name} has been ready yet.`;
-    if (current.prompts.includes(kind)) return "";
-    return `${current.name} takes no ${NAMES.get(kind) ?? kind}.`;
+    const chosen = this.chosen;
+    if (!chosen) return "No variant is configured.";
+    if (chosen.prompts.includes(kind)) return "";
+    if (!chosen.prompts.length) {
+      return `What ${chosen.name} can do is known once one of its workers is ready; none is yet.`;
+    }
+    const able = chosen.prompts.map((each) => KINDS[each] ?? each).join(", ");
+    return `${chosen.name} takes no ${KINDS[kind]}, but ${able}.`;
   }
 }
