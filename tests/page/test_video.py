@@ -1,0 +1,442 @@
+"""The page's video mode in a browser: what a person does with a clip, a file of their own and a camera.
+
+What the page draws is checked by pointing at it: the tip tells whose mask lies there. What it is drawn from is
+checked by what goes through its WebSocket, which the browser tells.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Page, WebSocket, expect
+
+from model_store.demo.evaluate import iou
+from service.client import Client
+from tests.deployment import Deployment
+from tests.place import DEMO
+from tests.redis_server import RedisServer
+from tests.tracked_clip import SAMPLES, decoded, found
+
+pytestmark = pytest.mark.page
+
+BEARS, LIGHTS = "birds-and-bears.mp4", "traffic-lights.mp4"
+FRAMES = 32
+# Longer than a worker takes to start beside a browser.
+PATIENCE_MS = 180_000
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The embedded student on two workers before one gateway; sessions outlive either worker."""
+    folder = tmp_path_factory.mktemp("video")
+    redis = RedisServer(folder / "redis")
+    # Fixed: a frame's masks do not depend on what else is computed.
+    settings = {"workers": 2, "gateways": 1, "batching": "fixed", "precision": "f32"}
+    with redis.running(), Deployment(DEMO, folder, redis.url, **settings) as deployment:
+        yield deployment
+        assert "Traceback" not in deployment.logs()
+
+
+@pytest.fixture
+def url(deployment: Deployment) -> str:
+    """The page's address, with both workers ready."""
+    deployment.complete()
+    return deployment.urls[0]
+
+
+class Wire:
+    """What goes over the page's WebSockets, from here on."""
+
+    def __init__(self, page: Page) -> None:
+        # Requests as they were sent, each with its image, if one came along; and answers in their order.
+        self.sent: list[tuple[dict[str, Any], bytes | None]] = []
+        self.answers: list[dict[str, Any]] = []
+        self.refusals: list[dict[str, Any]] = []
+        self.urls: list[str] = []
+        page.on("websocket", self._opened)
+
+    def last(self) -> dict[int, dict[str, Any]]:
+        """The last answer to every frame."""
+        return {answer["frame"]: answer for answer in self.answers}
+
+    def frames(self) -> list[bytes]:
+        """Every frame's image, in order."""
+        images = {request["frame"]: image for request, image in self.sent if image is not None}
+        return [images[index] for index in sorted(images)]
+
+    def sessions(self) -> set[str]:
+        """Ids of the sessions that were streamed."""
+        return {url.split("/sessions/")[1].split("/")[0] for url in self.urls}
+
+    def _opened(self, socket: WebSocket) -> None:
+        self.urls.append(socket.url)
+        socket.on("framesent", self._sent)
+        socket.on("framereceived", self._received)
+
+    def _sent(self, payload: str | bytes) -> None:
+        if isinstance(payload, str):
+            self.sent.append((json.loads(payload), None))
+        else:
+            request, _ = self.sent.pop()
+            self.sent.append((request, payload))
+
+    def _received(self, payload: str | bytes) -> None:
+        body = json.loads(payload)
+        (self.refusals if "type" in body else self.answers).append(body)
+
+
+@pytest.fixture
+def wire(page: Page) -> Wire:
+    return Wire(page)
+
+
+@pytest.fixture
+def video(page: Page, url: str, wire: Wire) -> Page:
+    """The page in video mode, with a sample on its first frame."""
+    return opened(page, url)
+
+
+def opened(page: Page, url: str) -> Page:
+    page.goto(url)
+    page.get_by_role("tab", name="Video").click()
+    return page
+
+
+def show(page: Page, file: str, frames: int = FRAMES) -> None:
+    """Choose a sample, and wait for its first frame."""
+    page.locator(f"#video-samples button[data-file='{file}']").click()
+    stands(page, 0, frames)
+
+
+def stands(page: Page, index: int, frames: int = FRAMES) -> None:
+    """Wait until the page shows that frame and nothing is on its way."""
+    expect(page.locator("#video-place")).to_have_text(f"Frame {index + 1} of {frames}", timeout=PATIENCE_MS)
+    expect(page.locator("#video-busy")).to_be_hidden(timeout=PATIENCE_MS)
+
+
+def ask(page: Page, text: str) -> None:
+    page.locator("#video-text").fill(text)
+    page.locator("#video-text").press("Enter")
+
+
+def rows(page: Page) -> Any:
+    """Of the objects that are followed."""
+    return page.locator("#video-objects > li")
+
+
+def place_of(page: Page, x: float, y: float) -> dict[str, float]:
+    """Where a pixel of the frame lies on the canvas, which shows it whole: centred, as large as it fits."""
+    box = page.locator("#video-canvas").bounding_box()
+    assert box is not None
+    margin = min(24, box["width"] * 0.03)
+    scale = min((box["width"] - 2 * margin) / 256, (box["height"] - 2 * margin) / 256, 8)
+    return {
+        "x": (box["width"] - 256 * scale) / 2 + x * scale,
+        "y": (box["height"] - 256 * scale) / 2 + y * scale,
+    }
+
+
+def click(page: Page, xy: tuple[float, float], **how: Any) -> None:
+    page.locator("#video-canvas").click(position=place_of(page, *xy), **how)
+
+
+def drag(page: Page, box: list[float]) -> None:
+    canvas = page.locator("#video-canvas").bounding_box()
+    assert canvas is not None
+    for (x, y), act in ((box[:2], page.mouse.down), (box[2:], page.mouse.up)):
+        place = place_of(page, x, y)
+        page.mouse.move(canvas["x"] + place["x"], canvas["y"] + place["y"], steps=4)
+        act()
+
+
+def things(file: str) -> list[dict[str, Any]]:
+    """What is in a sample clip."""
+    clips = json.loads((SAMPLES / "samples.json").read_text("utf-8"))["clips"]
+    found: list[dict[str, Any]] = next(clip["things"] for clip in clips.values() if clip["file"] == file)
+    return found
+
+
+def truth(thing: dict[str, Any], frame: int = 0) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return decoded(thing["masks"][frame])
+
+
+def bounds(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> list[float]:
+    rows, columns = np.nonzero(mask)
+    return [float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)]
+
+
+def inside(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, float]:
+    """The middle of the pixel of a mask that is farthest from its edge."""
+    import cv2
+
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
+    return float(column) + 0.5, float(row) + 0.5
+
+
+def likest(answer: dict[str, Any], mask: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, dict[str, Any]]:
+    """The object of an answer that is likest the mask: their IoU, and it."""
+    seen = [each for each in answer["objects"] if each["visible"]]
+    return max(((iou(decoded(each["mask"]), mask), each) for each in seen), key=lambda pair: pair[0])
+
+
+def undisturbed(url: str, wire: Wire, prompts: dict[int, list[Any]]) -> list[Any]:
+    """What a session of its own finds on the frames that the page sent, when nothing happens to it."""
+    with Client(url) as client:
+        session = client.open_session(frames_total=len(wire.frames()))
+        return [
+            found(session.add(image, prompts.get(index, ())))["objects"]
+            for index, image in enumerate(wire.frames())
+        ]
+
+
+def run(page: Page) -> None:
+    page.locator("#video-run").click()
+
+
+def when(page: Page, frame: int, act: Callable[[], object]) -> None:
+    """Do it once that frame is shown, or a later one."""
+    page.wait_for_function(
+        "index => parseInt(document.getElementById('video-place').textContent.split(' ')[1]) > index",
+        arg=frame,
+        timeout=PATIENCE_MS,
+    )
+    act()
+
+
+def test_a_text_is_followed_through_a_killed_worker(
+    video: Page, url: str, wire: Wire, deployment: Deployment, shot: Callable[[Page, str], None]
+) -> None:
+    show(video, BEARS)
+    ask(video, "polar bear")
+    expect(rows(video)).to_have_count(2)
+    shot(video, "video-first-frame")
+    killed = deployment.busiest()
+    run(video)
+    when(video, 8, killed.kill)
+    stands(video, FRAMES - 1)
+    shot(video, "video-tracked")
+    assert not killed.runs and sorted(wire.last()) == list(range(FRAMES)) and not wire.refusals
+    assert len(wire.sessions()) == 1
+    told = [wire.last()[index]["objects"] for index in range(FRAMES)]
+    assert told == undisturbed(url, wire, {0: [{"text": "polar bear"}]})
+    bears = [thing for thing in things(BEARS) if "polar bear" in thing["names"]]
+    for bear in bears:
+        ratio, object = likest(wire.last()[0], truth(bear))
+        assert ratio >= 0.8 and object["label"] == "polar bear"
+    expect(video.locator("#video-rate")).to_contain_text(re.compile(r"\d"))
+    expect(video.locator("#video-stages dt").first).to_be_visible()
+
+
+def test_what_is_drawn_lies_where_the_object_is(video: Page, wire: Wire) -> None:
+    show(video, BEARS)
+    ask(video, "horse")
+    expect(rows(video)).to_have_count(1)
+    (horse,) = (thing for thing in things(BEARS) if "horse" in thing["names"])
+    run(video)
+    for index in (0, FRAMES - 1):
+        if index:
+            stands(video, index)
+        video.locator("#video-canvas").hover(position=place_of(video, *inside(truth(horse, index))))
+        expect(video.locator("#video-tip")).to_contain_text("horse")
+    # Back to a frame that was answered, as it was then.
+    video.locator("#video-cursor").fill("3")
+    expect(video.locator("#video-place")).to_have_text(f"Frame 4 of {FRAMES}")
+    video.locator("#video-canvas").hover(position=place_of(video, *inside(truth(horse, 3))))
+    expect(video.locator("#video-tip")).to_contain_text("horse")
+
+
+def test_clicks_and_boxes_are_refined_and_tracking_goes_on(
+    video: Page, wire: Wire, shot: Callable[[Page, str], None]
+) -> None:
+    show(video, LIGHTS)
+    first, second, bird = things(LIGHTS)
+    click(video, inside(truth(first)))
+    expect(rows(video)).to_have_count(1)
+    # The box begins another object.
+    drag(video, bounds(truth(second)))
+    expect(rows(video)).to_have_count(2)
+    for thing in (first, second):
+        assert likest(wire.last()[0], truth(thing))[0] >= 0.8
+    # A click on the other one adds it to the object; the next, where it was, takes that away again.
+    video.keyboard.press("Control+z")
+    expect(rows(video)).to_have_count(1)
+    click(video, inside(truth(second)))
+    expect(video.locator("#video-undo")).to_be_enabled()
+    stands(video, 0)
+    before = wire.last()[0]["objects"][0]["area"]
+    click(video, inside(truth(second)), button="right")
+    stands(video, 0)
+    video.wait_for_function("() => !document.getElementById('video-canvas').ariaBusy || true")
+    assert wire.last()[0]["objects"][0]["area"] < before
+    assert wire.last()[0]["revision"] == 4
+    for index in (1, 2):
+        video.locator("#video-step").click()
+        stands(video, index)
+    # On a later frame: what is prompted now belongs to it, and tracking goes on from there.
+    video.locator("#video-new").click()
+    click(video, inside(truth(bird, 2)))
+    expect(rows(video)).to_have_count(2)
+    assert (wire.answers[-1]["frame"], wire.answers[-1]["revision"]) == (2, 1)
+    assert likest(wire.answers[-1], truth(bird, 2))[0] >= 0.7
+    shot(video, "video-refined")
+    run(video)
+    stands(video, FRAMES - 1)
+    request = next(request for request, _ in wire.sent if request["frame"] == 3)
+    assert request["follows"] == 1 and not request["prompts"]
+    assert [each["object"] for each in wire.last()[FRAMES - 1]["objects"]] == [1, 2]
+    assert not wire.refusals
+
+
+def test_the_session_survives_its_connection(video: Page, url: str, wire: Wire, deployment: Deployment) -> None:
+    before = deployment.told("sessions_total")
+    show(video, BEARS)
+    ask(video, "polar bear")
+    expect(rows(video)).to_have_count(2)
+    video.locator("#video-step").click()
+    stands(video, 1)
+    # While it pauses: the last answer is given again, the same to the bit.
+    video.locator("#video-hang-up").click()
+    expect(video.locator("#video-survived")).to_contain_text("to the bit")
+    assert wire.answers[-1]["frame"] == 1 and wire.answers[-1]["objects"] == wire.answers[-2]["objects"]
+    # While frames are in flight: they are sent again.
+    run(video)
+    when(video, 6, video.locator("#video-hang-up").click)
+    stands(video, FRAMES - 1)
+    assert len(wire.urls) == 3 and len(wire.sessions()) == 1
+    assert deployment.told("sessions_total") == before + 1
+    told = [wire.last()[index]["objects"] for index in range(FRAMES)]
+    assert told == undisturbed(url, wire, {0: [{"text": "polar bear"}]})
+
+
+def test_a_worker_that_dies_between_two_corrections_is_sent_the_picture_again(
+    video: Page, wire: Wire, deployment: Deployment
+) -> None:
+    show(video, LIGHTS)
+    first, second, _ = things(LIGHTS)
+    click(video, inside(truth(first)))
+    expect(rows(video)).to_have_count(1)
+    deployment.busiest().kill()
+    drag(video, bounds(truth(second)))
+    expect(rows(video)).to_have_count(2)
+    assert [refusal["type"] for refusal in wire.refusals] == ["/problems/image_required"]
+    request, image = wire.sent[-1]
+    assert request["revision"] == 1 and image is not None
+
+
+def test_a_file_of_ones_own(video: Page, wire: Wire) -> None:
+    video.set_input_files("#video-file", SAMPLES / LIGHTS)
+    stands(video, 0)
+    ask(video, "traffic light")
+    expect(rows(video)).to_have_count(2)
+    ask(video, "traffic light")
+    expect(video.locator("#video-text-error")).to_contain_text("followed already")
+    run(video)
+    stands(video, FRAMES - 1)
+    assert sorted(wire.last()) == list(range(FRAMES))
+
+
+def test_a_file_that_is_no_video_is_refused_in_words(video: Page, tmp_path: Path) -> None:
+    show(video, BEARS)
+    (tmp_path / "notes.mp4").write_text("no video")
+    video.set_input_files("#video-file", tmp_path / "notes.mp4")
+    expect(video.locator("#video-error")).to_contain_text("cannot play notes.mp4")
+    # What was there stays.
+    ask(video, "horse")
+    expect(rows(video)).to_have_count(1)
+
+
+def test_a_session_that_is_gone_is_told_and_begun_anew(video: Page, url: str, wire: Wire) -> None:
+    show(video, BEARS)
+    ask(video, "horse")
+    expect(rows(video)).to_have_count(1)
+    (session,) = wire.sessions()
+    httpx.delete(f"{url}/v1/sessions/{session}").raise_for_status()
+    video.locator("#video-step").click()
+    expect(video.locator("#video-run-error")).to_contain_text("There is no session")
+    video.locator("#video-anew").click()
+    stands(video, 0)
+    ask(video, "horse")
+    expect(rows(video)).to_have_count(1)
+    assert len(wire.sessions()) == 2
+
+
+def test_objects_and_texts_are_followed_no_more(video: Page, wire: Wire) -> None:
+    show(video, BEARS)
+    ask(video, "polar bear")
+    ask(video, "horse")
+    expect(rows(video)).to_have_count(3)
+    video.locator("#video-step").click()
+    stands(video, 1)
+    rows(video).filter(has_text="polar bear").first.get_by_role("button", name="Follow no more").click()
+    expect(rows(video)).to_have_count(2)
+    video.locator("#video-texts").get_by_role("button", name="Follow horse no more").click()
+    expect(rows(video)).to_have_count(1)
+    assert [each["label"] for each in wire.answers[-1]["objects"]] == ["polar bear"]
+
+
+def test_by_the_keyboard_alone(page: Page, url: str, wire: Wire) -> None:
+    page.goto(url)
+    page.get_by_role("tab", name="Image").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#video")).to_be_visible()
+    stands(page, 0)
+    page.keyboard.press("/")
+    page.keyboard.type("animal")
+    page.keyboard.press("Enter")
+    expect(rows(page)).not_to_have_count(0)
+    page.keyboard.press("Escape")
+    page.keyboard.press(".")
+    stands(page, 1)
+    page.keyboard.press("k")
+    stands(page, FRAMES - 1)
+    assert not wire.refusals
+
+
+def test_a_camera_is_followed(camera: Page, url: str) -> None:
+    """Chromium's own: a moving pattern."""
+    wire = Wire(camera)
+    opened(camera, url)
+    camera.locator("#video-camera").click()
+    expect(camera.locator("#video-place")).to_contain_text("Live", timeout=PATIENCE_MS)
+    camera.locator("#video-canvas").click()
+    expect(rows(camera)).to_have_count(1)
+    run(camera)
+    when(camera, 5, lambda: run(camera))
+    expect(camera.locator("#video-run")).to_have_text("Track")
+    answered = sorted(wire.last())
+    assert len(answered) > 5 and answered == list(range(len(answered))) and not wire.refusals
+
+
+def test_a_camera_that_is_not_allowed_is_told(video: Page) -> None:
+    video.locator("#video-camera").click()
+    expect(video.locator("#video-error")).to_contain_text("camera")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])
+def test_it_is_accessible_and_fits(
+    page: Page,
+    url: str,
+    scheme: Any,
+    size: tuple[int, int],
+    accessible: Callable[[Page], None],
+    shot: Callable[[Page, str], None],
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    opened(page, url)
+    show(page, BEARS)
+    accessible(page)
+    ask(page, "polar bear")
+    expect(rows(page)).to_have_count(2)
+    page.locator("#video-step").click()
+    stands(page, 1)
+    accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shot(page, f"video-{scheme}-{size[0]}")
