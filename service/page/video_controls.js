@@ -68,6 +68,7 @@ export class VideoControls {
     element("redo").disabled = !tracker?.canRedo;
     element("new").disabled = !aim?.target;
     element("anew").disabled = !session && !isGone;
+    element("objects").ariaBusy = String(isBusy || isRunning || opens);
     this.#showPlace(tracker);
     const waits = session?.trouble ? `${session.trouble.message} Trying again…` : isBusy ? "Asking…" : "";
     this.busy(opens ? "Opening the video…" : waits);
