@@ -55,14 +55,13 @@ export class Aim {
     this.#tracker.edit([...this.#tracker.prompts, { text }]);
   }
 
-  /** Follow an object no more. Throws a Problem where the API has no way to say that. @param {number} object */
+  /** Follow an object no more. Throws a Problem for one that a text finds. @param {number} object */
   remove(object) {
-    const { prompts } = this.#tracker;
+    const { prompts, texts, answer } = this.#tracker;
+    const label = answer?.objects.find((each) => each.object === object)?.label;
+    if (texts.includes(label)) throw told(`“${label}” would find it again: take that text away.`);
     const rest = prompts.filter((each) => each.object !== object);
     const known = this.#tracker.wasKnown(object);
-    if (!known && rest.length === prompts.length) {
-      throw told("A text found it on this very frame: take the text away, or the object on the next frame.");
-    }
     if (this.target === object) this.choose(null);
     this.#tracker.edit(known ? [...rest, { remove: { object } }] : rest);
   }

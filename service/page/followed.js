@@ -5,10 +5,7 @@ import { button, part, swatch } from "./list.js";
 
 const element = (name) => document.getElementById(`video-${name}`);
 
-/**
- * @typedef {{id: number, label: string, name: string, score: number, visible: boolean, colour: string,
- *   chosen: boolean}} Followed
- */
+/** @typedef {import("./scene.js").Followed} Followed */
 
 /** @param {string[]} texts @param {{remove: (text: string) => void}} told */
 export function listFollowedTexts(texts, { remove }) {
@@ -81,18 +78,20 @@ export class FollowedObjects {
 }
 
 /** @param {HTMLLIElement} row @param {Followed} object */
-function fill(row, { name, score, visible, colour, chosen }) {
+function fill(row, { label, text, score, visible, colour, chosen }) {
   const [chip, remove] = /** @type {HTMLCollectionOf<HTMLButtonElement>} */ (row.children);
   const [mark, called, bar, told] = /** @type {HTMLCollectionOf<HTMLElement>} */ (chip.children);
   mark.style.background = colour;
-  called.textContent = name;
+  called.textContent = label;
   /** @type {HTMLMeterElement} */ (bar).value = visible ? score : 0;
   told.textContent = visible ? score.toFixed(2) : "hidden";
   row.classList.toggle("hidden", !visible);
   chip.setAttribute("aria-pressed", String(chosen));
   chip.title = chosen ? "Clicks are of this object" : "Have clicks be of this object";
-  remove.setAttribute("aria-label", `Follow no more: ${name}`);
+  remove.setAttribute("aria-label", `Follow no more: ${label}`);
   remove.title = "Follow no more";
+  // A text would find it again: it is the text that is taken away.
+  remove.hidden = text !== "";
 }
 
 function removal(label, press) {

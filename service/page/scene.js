@@ -4,13 +4,13 @@ import { Colours } from "./colours.js";
 import { decode } from "./rle.js";
 
 /**
- * An object of the frame as it is drawn and listed; `name` is what people call it.
- * @typedef {import("./paint.js").Shown & {id: number, name: string, visible: boolean, area: number,
- *   chosen: boolean}} Object
+ * An object of the frame as it is drawn and listed; `text` found it, unless it is empty.
+ * @typedef {import("./paint.js").Shown & {id: number, text: string, visible: boolean, area: number,
+ *   chosen: boolean}} Followed
  */
 
 export class Scene {
-  /** @type {Object[]} in the order of their ids */
+  /** @type {Followed[]} in the order of their ids */
   objects = [];
   #view;
   #colours = new Colours();
@@ -67,16 +67,16 @@ export class Scene {
     this.#masks = new Map(answer.objects.flatMap(({ object, mask }) => (mask ? [[object, decode(mask)]] : [])));
   }
 
-  /** The pointer rests where it was, and so does what it tells. @param {Object | null} object */
+  /** The pointer rests where it was, and so does what it tells. @param {Followed | null} object */
   #keepHovered(object) {
     if (object) this.#view.hovered = object;
     else this.#view.hover(null);
   }
 
-  #object({ object: id, label, score, visible, box = null, area }, target) {
-    const name = label ? `${label} ${id}` : `object ${id}`;
+  #object({ object: id, label: text, score, visible, box = null, area }, target) {
     const [mask, colour] = [this.#masks.get(id) ?? null, this.#colours.of(id)];
-    return { id, label: name, name, score, visible, box, area, mask, colour, chosen: id === target };
+    const label = `${text || "object"} ${id}`;
+    return { id, label, text, score, visible, box, area, mask, colour, chosen: id === target };
   }
 
   /** @param {import("./tracker.js").Prompt} prompt @returns {import("./paint.js").Mark[]} */
