@@ -15,7 +15,7 @@ from model_store.demo.tasks import box_of
 from tests.tracked_clip import SAMPLES, decoded
 
 # A browser beside a worker on two cores is slow, and nothing here measures it.
-expect.set_options(timeout=60_000)
+expect.set_options(timeout=20_000)
 
 PICTURES = json.loads((SAMPLES / "samples.json").read_text("utf-8"))["pictures"]
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -106,7 +106,7 @@ class Person:
         self.steered: tuple[float, float] | None = None
         self._expected = expected
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
-        page.on("request", self.requests.append)
+        page.on("request", lambda request: self.requests.append(request))
 
     def __getitem__(self, id: str) -> Locator:
         return self.page.locator(f"#{id}")

@@ -28,7 +28,7 @@ CLICKS = 15
 
 def test_it_is_small_and_asks_its_own_service_alone(visit: Callable[..., Person], service: Serving) -> None:
     person, answers = visit(service.url), list[Response]()
-    person.page.on("response", answers.append)
+    person.page.on("response", lambda answer: answers.append(answer))
     person.open()
     person.page.wait_for_load_state("networkidle")
     loaded = [each for each in answers if not urlsplit(each.url).path.startswith("/page/samples/")]
@@ -125,7 +125,7 @@ def test_it_works_on_a_phone_that_is_touched(
     person["image-canvas"].scroll_into_view_if_needed()
     person.page.touchscreen.tap(*person.place(*inside(cat)))
     person.answered()
-    assert overlaps(person.found("object 1"), [cat])[0] >= 0.8
+    assert overlaps(person.found("object 1"), [cat])[0] >= 0.7
     assert person.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     person["image-canvas"].scroll_into_view_if_needed()
     shot(person.page, "image-phone-touched")
@@ -151,7 +151,7 @@ def test_a_text_that_is_refused_is_explained_beside_it_and_the_others_are_answer
     person.find("dog")
     person.find("x" * 1001)
     said = person.prompts().nth(1).get_by_role("alert")
-    expect(said).to_contain_text("1001")
+    expect(said).to_contain_text("has 1,001 characters; the limit is 1,000")
     print("a text that is too long is told as:", said.inner_text())
     person.find("cat")
     assert [len(person.found(text)) for text in ("dog", "cat")] == [2, 1]
@@ -294,7 +294,7 @@ def test_what_a_variant_cannot_do_is_disabled_and_says_why(
     person.refused(404)
     variant.select_option(CONCEPTS)
     expect(tool["object"]).to_be_disabled()
-    expect(person["image-tool-why"]).to_contain_text(f"{CONCEPTS} takes no clicks")
+    expect(person["image-tool-why"]).to_contain_text(f"{CONCEPTS} takes no boxes")
     expect(tool["example"]).to_be_checked()
     expect(person["image-text"]).to_be_enabled()
     person.answered()

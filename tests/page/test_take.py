@@ -108,10 +108,9 @@ def test_the_answer_is_copied_as_coco(asked: Person, tmp_path: Path, capsys: pyt
     for each in annotations:
         mask = coco.annToMask(each)
         assert mask.shape == (384, 384) and mask.sum() == each["area"] > 0
-        x, y, width, height = each["bbox"]
-        rows, columns = np.nonzero(mask)
         # A concept's box is the decoder's, which lies about its mask.
-        assert abs(x - columns.min()) < 12 and abs(y + height - rows.max()) < 12 and width > 0
+        x, y, width, height = (round(edge) for edge in each["bbox"])
+        assert mask[y : y + height, x : x + width].sum() > 0.8 * mask.sum()
 
 
 def test_the_picture_is_downloaded_with_what_is_shown_on_it(person: Person, tmp_path: Path) -> None:
