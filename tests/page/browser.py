@@ -15,7 +15,7 @@ from model_store.demo.tasks import box_of
 from tests.tracked_clip import SAMPLES, decoded
 
 # A browser beside a worker on two cores is slow, and nothing here measures it.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 PICTURES = json.loads((SAMPLES / "samples.json").read_text("utf-8"))["pictures"]
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}

@@ -48,7 +48,9 @@ def test_several_concepts_are_found_each_in_its_colour(
     shares = {each: person.found(each)[0] for each in ("dog", "cat")}
     for mask, colour in zip(shares.values(), colours, strict=True):
         x, y = inside(mask)
-        mixed = 0.55 * plain[int(y), int(x)] + 0.45 * np.array([int(each) for each in re.findall(r"\d+", colour)])
+        mixed = 0.55 * plain[int(y), int(x)] + 0.45 * np.array(
+            [int(each) for each in re.findall(r"\d+", colour)]
+        )
         assert np.abs(_seen(person, (x, y)) - mixed).max() < 24
     x, y = inside(~np.logical_or.reduce(person.found()))
     assert np.abs(_seen(person, (x, y)) - plain[int(y), int(x)]).max() < 24
@@ -102,7 +104,10 @@ def test_a_negative_click_takes_away(person: Person, shot: Callable[[Page, str],
     person.click(inside(other), negative=True)
     (after,) = person.found()
     shares = [(mask & other).sum() / other.sum() for mask in (before, after)]
-    print("share of the other apple before and after a negative click:", [round(float(each), 3) for each in shares])
+    print(
+        "share of the other apple before and after a negative click:",
+        [round(float(each), 3) for each in shares],
+    )
     assert shares[1] < 0.1 and iou(after, apple) >= 0.7
     shot(person.page, "image-negative")
 
@@ -184,7 +189,9 @@ def test_hovering_shows_label_and_score(person: Person) -> None:
     expect(person["image-tip"]).to_be_hidden()
 
 
-def test_what_is_found_lies_where_it_is_at_any_zoom(person: Person, shot: Callable[[Page, str], None]) -> None:
+def test_what_is_found_lies_where_it_is_at_any_zoom(
+    person: Person, shot: Callable[[Page, str], None]
+) -> None:
     person.find("cat")
     place = person.place(*inside(things("pets", "cat")[0]))
     person.page.mouse.move(*place)

@@ -79,7 +79,9 @@ def test_a_click_is_on_the_screen_as_soon_as_it_is_answered(person: Person) -> N
         person["image-clear"].click()
     added = sorted(each["whole"] - each["answer"] for each in times[1:])
     answer = statistics.median(each["answer"] for each in times[1:])
-    print(f"click to mask on the screen: {statistics.median(added):.1f} ms beside the answer's {answer:.1f} ms")
+    print(
+        f"click to mask on the screen: {statistics.median(added):.1f} ms beside the answer's {answer:.1f} ms"
+    )
     print("of each click, ms:", [round(each, 1) for each in added])
     assert len(person.sent("/v1/segment")) == CLICKS
 
@@ -232,7 +234,9 @@ def test_behind_keys_it_asks_for_one_and_keeps_it_to_the_tab(
     command = person.copied("image-copy")
     assert secret("alice") not in command
     environment = {"EFFICIENTSAM3_KEY": secret("alice"), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        ["bash", "-ec", command], capture_output=True, text=True, check=True, env=environment
+    )
     assert len(json.loads(done.stdout)["results"][0]["segments"]) == 2
     # It is kept for a reload, and nowhere else.
     page.reload()
@@ -267,7 +271,9 @@ def several(tmp_path: Path) -> Iterator[Serving]:
         for file in DEMO.iterdir():
             (folder / file.name).symlink_to(file)
         manifest = json.loads((DEMO / "manifest.json").read_text("utf-8"))
-        unserved = {kind: "its file has no such part" for kind in manifest["prompts"] if kind not in lacks["prompts"]}
+        unserved = {
+            kind: "its file has no such part" for kind in manifest["prompts"] if kind not in lacks["prompts"]
+        }
         changed = {**manifest, **lacks, "variant": name, "unserved": unserved}
         (folder / "manifest.json").unlink()
         (folder / "manifest.json").write_text(json.dumps(changed), "utf-8")
@@ -283,8 +289,15 @@ def test_what_a_variant_cannot_do_is_disabled_and_says_why(
     person = visit(several.url)
     person.open()
     variant = person["variant"]
-    assert variant.evaluate("all => [...all.options].map((each) => each.value)") == ["demo", CONCEPTS, OBJECTS]
-    tool = {name: person.page.locator(f"[name=image-tool][value={name}]") for name in ("object", "example", "move")}
+    assert variant.evaluate("all => [...all.options].map((each) => each.value)") == [
+        "demo",
+        CONCEPTS,
+        OBJECTS,
+    ]
+    tool = {
+        name: person.page.locator(f"[name=image-tool][value={name}]")
+        for name in ("object", "example", "move")
+    }
     person.find("cat")
     (cat,) = things("pets", "cat")
     person.click(inside(cat))
@@ -322,7 +335,9 @@ def test_what_a_variant_cannot_do_is_disabled_and_says_why(
     expect(person["status"]).to_contain_text(f"{OBJECTS} 1 of 1 worker ready")
 
 
-def test_a_variant_without_a_worker_is_told_and_waited_for(visit: Callable[..., Person], tmp_path: Path) -> None:
+def test_a_variant_without_a_worker_is_told_and_waited_for(
+    visit: Callable[..., Person], tmp_path: Path
+) -> None:
     serving = Serving(DEMO, tmp_path / "log", precision="f32")
     try:
         # The gateway is there before its worker is.

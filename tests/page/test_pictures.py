@@ -89,7 +89,9 @@ def test_a_picture_is_dropped(person: Person, pets: Image.Image) -> None:
     expect(person["image-drop"]).to_have_class("canvas")
 
 
-def test_the_camera_gives_a_picture(camera: Page, service: Serving, shot: Callable[[Page, str], None]) -> None:
+def test_the_camera_gives_a_picture(
+    camera: Page, service: Serving, shot: Callable[[Page, str], None]
+) -> None:
     camera.goto(service.url)
     expect(camera.locator("#image-busy")).to_be_hidden()
     camera.locator("#image-camera").click()
@@ -97,7 +99,9 @@ def test_the_camera_gives_a_picture(camera: Page, service: Serving, shot: Callab
     shot(camera, "image-camera")
     camera.locator("#camera-take").click()
     expect(camera.locator("#camera")).to_be_hidden()
-    expect(camera.locator("#image-canvas")).to_have_attribute("aria-label", "Picture camera.jpg, 640 by 480 pixels")
+    expect(camera.locator("#image-canvas")).to_have_attribute(
+        "aria-label", "Picture camera.jpg, 640 by 480 pixels"
+    )
 
 
 def test_a_camera_that_cannot_be_had_is_told(person: Person) -> None:
@@ -134,7 +138,9 @@ def test_an_upload_that_is_refused_is_explained_and_what_was_there_stays(
 
 def test_a_picture_that_browsers_cannot_show_is_told(person: Person, pets: Image.Image) -> None:
     buffer = _file(pets, "TIFF", compression="tiff_deflate")
-    person.page.set_input_files("#image-file", {"name": "scan.tif", "mimeType": "image/tiff", "buffer": buffer})
+    person.page.set_input_files(
+        "#image-file", {"name": "scan.tif", "mimeType": "image/tiff", "buffer": buffer}
+    )
     expect(person["image-error"]).to_contain_text("This browser cannot show scan.tif")
 
 

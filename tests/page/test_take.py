@@ -59,7 +59,7 @@ def test_the_request_that_is_copied_as_curl_gives_what_is_shown(asked: Person) -
 
 
 def test_a_name_and_a_text_with_quotes_are_copied_whole(person: Person, tmp_path: Path) -> None:
-    name, text = "it's $(mine); \"yes\".jpg", "dog's \"toy\" $HOME `id` \\ 100 %"
+    name, text = 'it\'s $(mine); "yes".jpg', 'dog\'s "toy" $HOME `id` \\ 100 %'
     content = (SAMPLES / "pets.jpg").read_bytes()
     (tmp_path / name).write_bytes(content)
     person.page.set_input_files("#image-file", {"name": name, "mimeType": "image/jpeg", "buffer": content})
@@ -95,7 +95,9 @@ def test_the_request_that_is_copied_as_python_gives_what_is_shown(asked: Person)
     assert np.allclose(scores, [each["score"] for each in shown], atol=0.006)
 
 
-def test_the_answer_is_copied_as_coco(asked: Person, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_answer_is_copied_as_coco(
+    asked: Person, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "annotations.json").write_text(asked.copied("image-coco"), "utf-8")
     coco = COCO(tmp_path / "annotations.json")
     capsys.readouterr()
