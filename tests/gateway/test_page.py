@@ -1,4 +1,4 @@
-"""The page's files as the gateway serves them: whole, bounded by their headers, and there or not by a setting."""
+"""The page's files as the gateway serves them: whole, bounded by their headers, off by a setting."""
 
 import json
 import re

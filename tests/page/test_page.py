@@ -1,4 +1,4 @@
-"""What surrounds the picture: variants, keys, how the service is, what goes wrong; and what the page weighs."""
+"""What surrounds the picture: variants, keys, how the service is, what goes wrong; what the page weighs."""
 
 import json
 import re
@@ -46,7 +46,8 @@ _STOPWATCH = """() => {
   const { fill } = painting;
   window.timed = new Promise((resolve) => {
     let clicked = 0;
-    canvas.addEventListener("pointerup", (event) => (clicked = event.timeStamp), { once: true, capture: true });
+    const lifted = (event) => (clicked = event.timeStamp);
+    canvas.addEventListener("pointerup", lifted, { once: true, capture: true });
     painting.fill = function (...given) {
       fill.apply(this, given);
       if (!clicked || !(given[0] instanceof Path2D)) return;
@@ -61,7 +62,8 @@ _STOPWATCH = """() => {
 }"""
 _TIMED = """async () => {
   const [clicked, shown] = await window.timed;
-  const [asked] = performance.getEntriesByType("resource").filter(({ name }) => name.endsWith("/v1/segment")).slice(-1);
+  const requests = performance.getEntriesByType("resource");
+  const asked = requests.findLast(({ name }) => name.endsWith("/v1/segment"));
   return { whole: shown - clicked, answer: asked.responseEnd - asked.startTime };
 }"""
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def asked(person: Person) -> Person:
     """Somebody who has asked for a concept, a click with a box, and an example."""
-    (cat,), (bone,), dogs = (things("pets", name) for name in ("cat", "bone", "dog"))
+    (bone,), dogs = (things("pets", name) for name in ("bone", "dog"))
     person.find("cat")
     person.click(inside(bone))
     person.drag(box_around(bone))
@@ -160,7 +160,9 @@ _DECODE = """async (rle) => {
   const mask = (await import("/page/rle.js")).decode(rle);
   const [height, width] = rle.size;
   let pixels = "";
-  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) pixels += mask.has(x + 0.5, y + 0.5) ? 1 : 0;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) pixels += mask.has(x + 0.5, y + 0.5) ? 1 : 0;
+  }
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.fill(mask.path);
   const { data } = context.getImageData(0, 0, width, height);
