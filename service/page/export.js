@@ -44,15 +44,18 @@ export function curl(request, name, keyed) {
   const image = new URL("v1/images", ROOT).href;
   return [
     "# The picture was sent once and is kept for a while. To send it again:",
-    `# curl ${keyed ? '-H "Authorization: Bearer $EFFICIENTSAM3_KEY" ' : ""}-F image=@${quoted(name)} ${image}`,
+    `# curl ${keyed ? '-H "Authorization: Bearer $EFFICIENTSAM3_KEY" ' : ""}-F ${quoted(`image=@${part(name)}`)} ${image}`,
     `curl ${new URL("v1/segment", ROOT).href} \\`,
     `${key}  -H 'Content-Type: application/json' \\`,
     `  -d ${quoted(JSON.stringify(request))}`,
   ].join("\n");
 }
 
+/** A file's name as curl reads it in a form's part, where a semicolon or a comma would end it. */
+const part = (name) => (/^[\w.-]+$/.test(name) ? name : `"${name.replace(/["\\]/g, "\\$&")}"`);
+
 function quoted(text) {
-  return /^[\w.-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  return /^[\w.=@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** The request by the service's own client. @param {any} request @param {string} name @param {boolean} keyed */

@@ -1,4 +1,4 @@
-"""The page's files as the gateway serves them: whole, bounded by their headers, and there or not by a setting."""
+"""The page's files as the gateway serves them: whole, bounded by their headers, off by a setting."""
 
 import json
 import re
@@ -27,7 +27,13 @@ def test_every_file_has_the_headers_that_bound_the_page(house: House, path: str)
     assert answer.status_code == 200
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
     # Nothing but what is named, and of that nothing from elsewhere, inline, or made of text.
-    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert (
+        policy["default-src"]
+        == policy["frame-ancestors"]
+        == policy["base-uri"]
+        == policy["form-action"]
+        == "'none'"
+    )
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert set(" ".join(policy.values()).split()) <= {"'none'", "'self'", "blob:", "data:"}
     told = {name: answer.headers[name] for name in ("x-content-type-options", "referrer-policy")}
@@ -113,7 +119,9 @@ def test_every_module_is_there_and_names_no_other_host(house: House) -> None:
         answer = house.http.get(f"/page/{file.name}")
         assert (answer.status_code, answer.content) == (200, file.read_bytes())
         # The names of XML's languages are no addresses.
-        assert not re.search(r"//[\w.-]+\.\w", re.sub(r"http://www\.w3\.org/\S+|// .*", "", answer.text)), file.name
+        assert not re.search(r"//[\w.-]+\.\w", re.sub(r"http://www\.w3\.org/\S+|// .*", "", answer.text)), (
+            file.name
+        )
         for module in re.findall(r'(?:from|import)\s*\(?"([^"]+)"', answer.text):
             address = urljoin(f"/page/{file.name}", module)
             assert house.http.get(address).status_code == 200, (file.name, module)
@@ -121,8 +129,10 @@ def test_every_module_is_there_and_names_no_other_host(house: House) -> None:
 
 def test_the_samples_that_it_offers_are_there_with_what_is_to_be_found_on_them(house: House) -> None:
     facts = json.loads((SAMPLES / "samples.json").read_text("utf-8"))
-    things = {each["file"]: each["things"] for kind in ("pictures", "clips") for each in facts[kind].values()}
-    offered = re.findall(r'file: "([^"]+)".*?texts: \[([^\]]*)\]', house.http.get("/page/samples.js").text, re.S)
+    things = {each["file"]: each["things"] for each in facts["pictures"].values()}
+    offered = re.findall(
+        r'file: "([^"]+)".*?texts: \[([^\]]*)\]', house.http.get("/page/samples.js").text, re.S
+    )
     assert {file for file, _ in offered} == things.keys()
     for file, texts in offered:
         known = {name for thing in things[file] for name in thing["names"]}

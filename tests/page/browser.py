@@ -45,7 +45,7 @@ def launched(playwright: Playwright, command: str, *flags: str) -> Iterator[Brow
 def watched(browser: Browser, expected: set[str], **settings: Any) -> Iterator[Page]:
     """A page that is held to its promises: nothing of another host, nothing inline, no complaint.
 
-    What the page's policy forbids the browser complains of, as of what is not `expected`: parts of its messages.
+    What the page's policy forbids the browser complains of. `expected` has parts of what it may complain of;
     `settings` are those of the browser's context, such as `color_scheme`.
     """
     context = browser.new_context(**{"viewport": DESK, **settings})
@@ -106,13 +106,13 @@ class Person:
         self.steered: tuple[float, float] | None = None
         self._expected = expected
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
-        page.on("request", self.requests.append)
+        page.on("request", lambda request: self.requests.append(request))
 
     def __getitem__(self, id: str) -> Locator:
         return self.page.locator(f"#{id}")
 
     def refused(self, *statuses: int) -> None:
-        """These HTTP statuses are meant to come: a browser writes them into its console, whatever a page does."""
+        """These HTTP statuses are meant to come: a browser writes them into its console by itself."""
         self._expected |= {f"the server responded with a status of {status}" for status in statuses}
 
     def open(self, picture: str = "pets") -> None:

