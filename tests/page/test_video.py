@@ -1,37 +1,48 @@
 """The page's video mode in a browser: what a person does with a clip, a file of their own and a camera.
 
-What the page draws is checked by pointing at it: the tip tells whose mask lies there. What it is drawn from is
-checked by what goes through its WebSocket.
+What the page draws is checked by pointing at it: the tip tells whose mask lies there. What it is drawn from
+is checked by what its WebSocket brings.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 
-from model_store.demo.evaluate import iou
 from service.client import Client
 from tests.deployment import Deployment
-from tests.page.browser import box_around, inside
+from tests.keys import KeysFile, secret
+from tests.page.browser import DESK, PHONE, box_around, inside
+from tests.page.tracking import (
+    FRAMES,
+    PATIENCE_MS,
+    ask,
+    click,
+    drag,
+    likest,
+    opened,
+    points_at,
+    rows,
+    run,
+    show,
+    stands,
+    things,
+    truth,
+    when,
+)
 from tests.page.wire import Wire
 from tests.place import DEMO
 from tests.redis_server import RedisServer
-from tests.tracked_clip import SAMPLES, decoded, found
+from tests.serving import Serving
+from tests.tracked_clip import SAMPLES, found
 
 pytestmark = pytest.mark.page
 
 BEARS, LIGHTS = "birds-and-bears.mp4", "traffic-lights.mp4"
-FRAMES = 32
-Mask = NDArray[np.bool_]
-# Longer than a worker takes to start beside a browser.
-PATIENCE_MS = 180_000
 
 
 @pytest.fixture(scope="module")
@@ -64,76 +75,6 @@ def video(page: Page, url: str, wire: Wire) -> Page:
     return opened(page, url)
 
 
-def opened(page: Page, url: str) -> Page:
-    page.goto(url)
-    page.get_by_role("tab", name="Video").click()
-    return page
-
-
-def show(page: Page, file: str, frames: int = FRAMES) -> None:
-    """Choose a sample, and wait for its first frame."""
-    page.locator(f"#video-samples button[data-file='{file}']").click()
-    stands(page, 0, frames)
-
-
-def stands(page: Page, index: int, frames: int = FRAMES) -> None:
-    """Wait until the page shows that frame and nothing is on its way."""
-    expect(page.locator("#video-place")).to_have_text(f"Frame {index + 1} of {frames}", timeout=PATIENCE_MS)
-    expect(page.locator("#video-objects")).to_have_attribute("aria-busy", "false", timeout=PATIENCE_MS)
-
-
-def ask(page: Page, text: str) -> None:
-    page.locator("#video-text").fill(text)
-    page.locator("#video-text").press("Enter")
-
-
-def rows(page: Page) -> Any:
-    """Of the objects that are followed."""
-    return page.locator("#video-objects > li")
-
-
-def place_of(page: Page, x: float, y: float) -> dict[str, float]:
-    """Where a pixel of the frame lies on the canvas, which shows it whole: centred, as large as it fits."""
-    box = page.locator("#video-canvas").bounding_box()
-    assert box is not None
-    margin = min(24, box["width"] * 0.03)
-    scale = min((box["width"] - 2 * margin) / 256, (box["height"] - 2 * margin) / 256, 8)
-    return {
-        "x": (box["width"] - 256 * scale) / 2 + x * scale,
-        "y": (box["height"] - 256 * scale) / 2 + y * scale,
-    }
-
-
-def click(page: Page, xy: tuple[float, float], **how: Any) -> None:
-    page.locator("#video-canvas").click(position=place_of(page, *xy), **how)
-
-
-def drag(page: Page, box: list[float]) -> None:
-    canvas = page.locator("#video-canvas").bounding_box()
-    assert canvas is not None
-    for (x, y), act in ((box[:2], page.mouse.down), (box[2:], page.mouse.up)):
-        place = place_of(page, x, y)
-        page.mouse.move(canvas["x"] + place["x"], canvas["y"] + place["y"], steps=4)
-        act()
-
-
-def things(file: str) -> list[dict[str, Any]]:
-    """What is in a sample clip."""
-    clips = json.loads((SAMPLES / "samples.json").read_text("utf-8"))["clips"]
-    found: list[dict[str, Any]] = next(clip["things"] for clip in clips.values() if clip["file"] == file)
-    return found
-
-
-def truth(thing: dict[str, Any], frame: int = 0) -> Mask:
-    return decoded(thing["masks"][frame])
-
-
-def likest(answer: dict[str, Any], mask: Mask) -> tuple[float, dict[str, Any]]:
-    """The object of an answer that is likest the mask: their IoU, and it."""
-    seen = [each for each in answer["objects"] if each["visible"]]
-    return max(((iou(decoded(each["mask"]), mask), each) for each in seen), key=lambda pair: pair[0])
-
-
 def undisturbed(url: str, wire: Wire, prompts: dict[int, list[Any]]) -> list[Any]:
     """What a session of its own finds on the frames that the page sent, when nothing happens to it."""
     with Client(url) as client:
@@ -142,27 +83,6 @@ def undisturbed(url: str, wire: Wire, prompts: dict[int, list[Any]]) -> list[Any
             found(session.add(image, prompts.get(index, ())))["objects"]
             for index, image in enumerate(wire.frames())
         ]
-
-
-def run(page: Page) -> None:
-    page.locator("#video-run").click()
-
-
-def points_at(page: Page, mask: Mask, label: str) -> None:
-    """Point at what is drawn there: the tip tells whose it is."""
-    page.mouse.move(1, 1)
-    page.locator("#video-canvas").hover(position=place_of(page, *inside(mask)))
-    expect(page.locator("#video-tip")).to_contain_text(label)
-
-
-def when(page: Page, frame: int, act: Callable[[], object]) -> None:
-    """Do it once that frame is shown, or a later one."""
-    page.wait_for_function(
-        "index => parseInt(document.getElementById('video-place').textContent.split(' ')[1]) > index",
-        arg=frame,
-        timeout=PATIENCE_MS,
-    )
-    act()
 
 
 def test_a_text_is_followed_through_a_killed_worker(
@@ -243,7 +163,9 @@ def test_clicks_and_boxes_are_refined_and_tracking_goes_on(
     assert not wire.refusals
 
 
-def test_the_session_survives_its_connection(video: Page, url: str, wire: Wire, deployment: Deployment) -> None:
+def test_the_session_survives_its_connection(
+    video: Page, url: str, wire: Wire, deployment: Deployment
+) -> None:
     before = deployment.told("sessions_total")
     show(video, BEARS)
     ask(video, "polar bear")
@@ -262,6 +184,23 @@ def test_the_session_survives_its_connection(video: Page, url: str, wire: Wire, 
     assert deployment.told("sessions_total") == before + 1
     told = [wire.last()[index]["objects"] for index in range(FRAMES)]
     assert told == undisturbed(url, wire, {0: [{"text": "polar bear"}]})
+
+
+def test_the_gateway_dies_and_comes_back(
+    video: Page, wire: Wire, deployment: Deployment, expected: set[str]
+) -> None:
+    # What a browser writes of connections that nobody takes.
+    expected |= {"WebSocket connection to", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET"}
+    show(video, LIGHTS)
+    ask(video, "traffic light")
+    wire.answered(0)
+    run(video)
+    when(video, 6, deployment.gateways[0].kill)
+    expect(video.locator("#video-busy")).to_contain_text("Trying again")
+    deployment.complete()
+    stands(video, FRAMES - 1)
+    assert sorted(wire.last()) == list(range(FRAMES)) and len(wire.sessions()) == 1
+    expect(video.locator("#video-facts")).to_contain_text("sent again")
 
 
 def test_a_worker_that_dies_between_two_corrections_is_sent_the_picture_again(
@@ -359,6 +298,25 @@ def test_by_the_keyboard_alone(page: Page, url: str, wire: Wire) -> None:
     assert not wire.refusals
 
 
+def test_behind_keys_the_stream_brings_the_key(
+    page: Page, wire: Wire, expected: set[str], tmp_path: Path
+) -> None:
+    expected.add("status of 401")
+    keys = KeysFile(tmp_path / "keys.toml", alice={})
+    with Serving(DEMO, tmp_path / "log", precision="f32", keys_file=keys.path) as keyed:
+        opened(page, keyed.url)
+        page.locator("#key").fill(secret("alice"))
+        page.locator("#key").press("Enter")
+        stands(page, 0)
+        ask(page, "polar bear")
+        wire.answered(0)
+        page.locator("#video-step").click()
+        wire.answered(1)
+        # Of a connection the first message has it, and no address.
+        assert [request.get("key") for request, _ in wire.sent] == [secret("alice"), None]
+        assert not any(secret("alice") in url for url in wire.urls)
+
+
 def test_a_camera_is_followed(camera: Page, url: str) -> None:
     """Chromium's own: a moving pattern."""
     wire = Wire(camera)
@@ -380,17 +338,17 @@ def test_a_camera_that_is_not_allowed_is_told(video: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_it_is_accessible_and_fits(
     page: Page,
     url: str,
     scheme: Any,
-    size: tuple[int, int],
+    size: Any,
     accessible: Callable[[Page], None],
     shot: Callable[[Page, str], None],
 ) -> None:
     page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.set_viewport_size(size)
     opened(page, url)
     show(page, BEARS)
     accessible(page)
@@ -400,4 +358,4 @@ def test_it_is_accessible_and_fits(
     stands(page, 1)
     accessible(page)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    shot(page, f"video-{scheme}-{size[0]}")
+    shot(page, f"video-{scheme}-{size['width']}")

@@ -24,7 +24,8 @@ async () => {
     reader.onload = () => resolve({ image: reader.result.split(",")[1] });
     reader.readAsDataURL(message);
   });
-  return Promise.all(window.notedMessages.map((each) => typeof each === "string" ? { text: each } : read(each)));
+  const told = (message) => (typeof message === "string" ? { text: message } : read(message));
+  return Promise.all(window.notedMessages.map(told));
 }
 """
 
