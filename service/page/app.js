@@ -61,7 +61,7 @@ function showVariants() {
       return new Option(label, name, false, name === chosen);
     }),
   );
-  select.disabled = variants.list.length === 0;
+  element("variant-field").hidden = variants.list.length === 0;
 }
 
 function startModes() {

@@ -69,7 +69,7 @@ export class Controls {
     for (const name of ["text", "find-button"]) element(name).disabled = Boolean(why);
     element("text-why").textContent = why;
     const reasons = Object.entries(KINDS).map(([tool, { point, box }]) => {
-      const reason = this.#variants.whyNot(point) && this.#variants.whyNot(box);
+      const reason = this.#variants.whyNot(point, box);
       radio("tool", tool).disabled = Boolean(reason);
       return reason;
     });

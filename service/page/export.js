@@ -52,7 +52,11 @@ export function curl(request, name, keyed) {
 }
 
 /** A file's name as curl reads it in a form's part, where a semicolon or a comma would end it. */
-const part = (name) => (/^[\w.-]+$/.test(name) ? name : `"${name.replace(/["\\]/g, "\\$&")}"`);
+function part(name) {
+  // A name may hold line breaks, and a comment ends at the first: what follows would be a command.
+  const line = name.replace(/\p{Cc}/gu, "?");
+  return /^[\w.-]+$/.test(line) ? line : `"${line.replace(/["\\]/g, "\\$&")}"`;
+}
 
 function quoted(text) {
   return /^[\w.=@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

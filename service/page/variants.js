@@ -37,15 +37,19 @@ export class Variants extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Why the chosen one cannot take a kind of prompt; empty: it can. @param {keyof typeof KINDS} kind */
-  whyNot(kind) {
+  /**
+   * Why the chosen one can take none of these kinds of prompt; empty: it can.
+   * @param {...keyof typeof KINDS} kinds
+   */
+  whyNot(...kinds) {
     const chosen = this.chosen;
     if (!chosen) return "No variant is configured.";
-    if (chosen.prompts.includes(kind)) return "";
+    if (kinds.some((kind) => chosen.prompts.includes(kind))) return "";
     if (!chosen.prompts.length) {
       return `What ${chosen.name} can do is known once one of its workers is ready; none is yet.`;
     }
     const able = chosen.prompts.map((each) => KINDS[each] ?? each).join(", ");
-    return `${chosen.name} takes no ${KINDS[kind]}, but ${able}.`;
+    const lacking = kinds.map((kind) => `no ${KINDS[kind]}`).join(" and ");
+    return `${chosen.name} takes ${lacking}, but ${able}.`;
   }
 }
