@@ -5,8 +5,8 @@ import { Problem } from "./api.js";
 export class Aim {
   /** The object that clicks are of; null: the next begins another. @type {number | null} */
   target = null;
-  // Whether it was chosen by hand: then boxes are of it as well.
-  #chosen = false;
+  /** Whether it was chosen by hand: then boxes are of it as well. */
+  isChosen = false;
   #tracker;
 
   /** @param {import("./tracker.js").Tracker} tracker */
@@ -17,7 +17,7 @@ export class Aim {
   /** @param {number | null} object null: the next click begins another */
   choose(object) {
     this.target = object;
-    this.#chosen = object !== null;
+    this.isChosen = object !== null;
   }
 
   /** What is there no more, since it was undone or removed, is no target: what was shown before it is. */
@@ -27,7 +27,7 @@ export class Aim {
     if (this.target === null || isBusy || there(this.target)) return;
     const last = prompts.findLast(({ object }) => object !== undefined);
     this.target = last?.object ?? null;
-    this.#chosen = false;
+    this.isChosen = false;
   }
 
   /**
@@ -46,7 +46,7 @@ export class Aim {
 
   /** Throws a Problem. @param {number[]} box */
   box(box) {
-    this.#show({ ...this.#own(this.#chosen ? this.target : null), box });
+    this.#show({ ...this.#own(this.isChosen ? this.target : null), box });
   }
 
   /** Throws a Problem for one that is followed. @param {string} text */
@@ -87,7 +87,7 @@ export class Aim {
   /** @param {import("./tracker.js").Prompt} prompt */
   #show(prompt) {
     const { prompts } = this.#tracker;
-    if (this.target !== prompt.object) [this.target, this.#chosen] = [prompt.object ?? null, false];
+    if (this.target !== prompt.object) [this.target, this.isChosen] = [prompt.object ?? null, false];
     const rest = prompts.filter(({ object }) => object !== prompt.object);
     const place = prompts.findIndex(({ object }) => object === prompt.object);
     rest.splice(place < 0 ? rest.length : place, 0, prompt);

@@ -82,6 +82,7 @@ export class VideoControls {
     const cursor = /** @type {HTMLInputElement} */ (element("cursor"));
     const { source, frame, answers = [], isRunning = false } = tracker ?? {};
     const live = Boolean(source?.isLive);
+    cursor.parentElement?.classList.toggle("idle", live);
     cursor.disabled = live || isRunning || answers.length < 2;
     // As long as the video is, so that it shows how far that is tracked.
     cursor.max = String(live || !source ? 0 : Math.max(0, source.count - 1));
@@ -148,6 +149,8 @@ function how(tracker, aim, tool) {
   if (tracker.isDone && tracker.isCurrent) return "Every frame is tracked. Look back with the slider, or begin anew.";
   if (!tracker.isCurrent) return "A frame that was tracked before. Prompts are for the last one.";
   if (!tracker.session) return "Show what to follow: type it, click on it, or drag a box around it. Then track.";
-  if (aim?.target) return `Clicks refine object ${aim.target}; Shift or the right button takes away. A box shows another object.`;
+  const less = "Shift or the right button takes away";
+  if (aim?.isChosen) return `Clicks and a box refine the chosen object; ${less}.`;
+  if (aim?.target) return `Clicks refine object ${aim.target}; ${less}. A box shows another object.`;
   return "Click on an object, or drag a box around it, to follow it too.";
 }
