@@ -11,7 +11,7 @@ PEERS ?=
 # What `make images` builds: gateway, worker-cpu, worker-gpu. docs/docker.md has what else can be set.
 IMAGES ?= gateway worker-cpu
 
-.PHONY: help serve test test-full bench bench-peers images lock compose-test check fix clean
+.PHONY: help serve test test-full test-page bench bench-peers images lock compose-test check fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -20,10 +20,14 @@ serve: $(VENV)/.serve ## install, and serve VARIANT (the embedded student) on lo
 	$(BIN)/efficientsam3 serve $(VARIANT)
 
 test: $(VENV)/.dev ## install and run the tests that fit in minutes (they bring their own Redis)
-	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m 'not slow and not page' -n 2 --dist loadfile --no-loadscope-reorder
 
-test-full: $(VENV)/.dev ## run every test
+test-full: $(VENV)/.dev ## run every test; those of the page where `make test-page` has been
 	$(BIN)/pytest
+
+test-page: $(VENV)/.page ## run the tests of the page in Chromium, which apt-get installs where it is missing
+	tests/page/chromium
+	$(BIN)/pytest -m page tests/page
 
 bench: $(VENV)/.dev ## measure docs/benchmarks.md anew: an hour, on a machine that does nothing else
 	$(BIN)/efficientsam3 variants synthesize es-ev-m-mc-s0 --if-missing
@@ -71,6 +75,11 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "==> installing what the tests and checks need"
 	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[cpu,import,demo,dev]'
 	@touch $@ $(VENV)/.serve
+
+$(VENV)/.page: $(VENV)/.dev
+	@echo "==> installing what drives a browser"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[page]'
+	@touch $@
 
 $(VENV)/.images: pyproject.toml | $(BIN)/python
 	@echo "==> installing what images are pinned and listed with"

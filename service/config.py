@@ -303,6 +303,9 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     """How long a stopping gateway goes on with the requests it has."""
     allowed_origins: list[str] = Field(default_factory=list)
     """Other origins whose pages may send requests: `["https://tool.example"]`."""
+    page: bool = True
+    """Whether the gateway has the page at `/`, which shows in a browser what it does. It needs no key, what
+    it asks for does."""
     allow_image_urls: bool = False
     """Whether the gateway fetches images by `image.url`, from global addresses alone."""
     max_image_url_seconds: PositiveFloat = 10.0

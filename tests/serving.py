@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,9 +35,18 @@ class Serving:
 
     Args:
         named: False: the command names no variant, so it serves the embedded one.
+        also: other variants of the same store.
     """
 
-    def __init__(self, artefact: Path, log: Path, *, named: bool = True, **settings: object) -> None:
+    def __init__(
+        self,
+        artefact: Path,
+        log: Path,
+        *,
+        named: bool = True,
+        also: Sequence[str] = (),
+        **settings: object,
+    ) -> None:
         self.http_port, self.grpc_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.log = log
@@ -47,7 +57,8 @@ class Serving:
             "EFFICIENTSAM3_GRPC_PORT": str(self.grpc_port),
             **{f"EFFICIENTSAM3_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        command = [sys.executable, "-m", "service.cli", "serve", *([artefact.name] if named else [])]
+        variants = [artefact.name, *also] if named else []
+        command = [sys.executable, "-m", "service.cli", "serve", *variants]
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         self.variant = artefact.name
@@ -68,13 +79,13 @@ class Serving:
         if self.process.poll() is None:
             self.stop()
 
-    def wait_until_ready(self, seconds: float = 180) -> None:
-        """Return when the variant has a ready worker."""
+    def wait_until_ready(self, seconds: float = 180, variant: str = "") -> None:
+        """Return when the variant has a ready worker: the first, or another that is named."""
         for _ in range(int(seconds * 5)):
             if self.process.poll() is not None:
                 break
             try:
-                if self.client.get("/readyz", params={"variant": self.variant}).status_code == 200:
+                if self.client.get("/readyz", params={"variant": variant or self.variant}).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

@@ -17,6 +17,7 @@ from service.gateway.app_common import as_json, while_connected
 from service.gateway.body import read_encode_request, read_segment_request
 from service.gateway.call import Call
 from service.gateway.outer import Outer
+from service.gateway.page import add_page
 from service.gateway.router import Router
 from service.gateway.schema import EncodeAnswer, PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
 from service.gateway.session_api import add_sessions
@@ -53,6 +54,8 @@ def make_app(
     add_stream(app, settings, sessions, telemetry, admission)
     add_videos(app, settings, videos)
     _add_operations(app, router, telemetry, store)
+    if settings.page:
+        add_page(app)
     problems.install(app)
     openapi.install(app, keyed=admission.keyed)
     app.add_middleware(Outer, settings=settings, telemetry=telemetry, admission=admission)
