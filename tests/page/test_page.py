@@ -309,7 +309,7 @@ def test_what_a_variant_cannot_do_is_disabled_and_says_why(
     person.refused(404)
     variant.select_option(CONCEPTS)
     expect(tool["object"]).to_be_disabled()
-    expect(person["image-tool-why"]).to_contain_text(f"{CONCEPTS} takes no boxes")
+    expect(person["image-tool-why"]).to_contain_text(f"{CONCEPTS} takes no clicks and no boxes")
     expect(tool["example"]).to_be_checked()
     expect(person["image-text"]).to_be_enabled()
     person.answered()
