@@ -110,6 +110,12 @@ export class Controls {
     return Boolean(action);
   }
 
+  /** Ask for a text, and have the picture in sight, which on a phone it may not be. @param {string} text */
+  find(text) {
+    this.#prompts.addText(text);
+    this.#view.canvas.scrollIntoView({ block: "nearest" });
+  }
+
   #remove(all) {
     if (all) this.#prompts.clear();
     else if (this.#prompts.selected) this.#prompts.remove(this.#prompts.selected.id);
@@ -134,7 +140,7 @@ export class Controls {
     const texts = element("text").value.split(",").map((each) => each.trim());
     const said = texts.some(Boolean) ? "" : "Type what to find, such as “dog”; several with commas between them.";
     element("text-error").textContent = said;
-    for (const text of texts) if (text) this.#prompts.addText(text);
+    for (const text of texts) if (text) this.find(text);
     element("text").value = "";
   }
 

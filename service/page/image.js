@@ -99,7 +99,7 @@ class ImageMode {
 
   #offer() {
     const able = !this.#variants.whyNot("text");
-    listTexts(this.#texts, (text) => this.#prompts.addText(text), able);
+    listTexts(this.#texts, (text) => this.controls.find(text), able);
   }
 
   /** The variant is another, or can do more. */
