@@ -38,8 +38,8 @@ def connect_to_master(url: str, bounds: dict[str, float], **pool: float) -> "Red
     if found is None:
         raise ValueError("not an address of sentinels")
     # As of a Redis of one address: how a part is quoted, and of which type an option is, the library knows.
-    who, db, options = (found[part] or "" for part in ("who", "db", "options"))
-    of_master: dict[str, Any] = dict(parse_url(f"redis://{who}_/{db}?{options}"))
+    who, db, query = (found[part] or "" for part in ("who", "db", "options"))
+    of_master: dict[str, Any] = dict(parse_url(f"redis://{who}_/{db}?{query}"))
     del of_master["host"]
     of_sentinels = {
         name.removeprefix("sentinel_"): of_master.pop(name)
@@ -49,8 +49,9 @@ def connect_to_master(url: str, bounds: dict[str, float], **pool: float) -> "Red
     tls = {name: value for name, value in of_master.items() if name.startswith("ssl_")}
     shared = {**bounds, **tls, "ssl": bool(found["tls"])}
     hosts = [_host_and_port(each) for each in found["hosts"].split(",")]
-    sentinels = Sentinel(hosts, sentinel_kwargs={**of_sentinels, **shared})
-    return Redis.from_pool(_MasterPool(found["master"], sentinels, **{**of_master, **shared, **pool}))
+    sentinels = Sentinel(hosts, sentinel_kwargs={**of_sentinels, **shared})  # type: ignore[no-untyped-call]
+    options = {**of_master, **shared, **pool}
+    return Redis.from_pool(_MasterPool(found["master"], sentinels, **options))  # type: ignore[no-untyped-call]
 
 
 def _host_and_port(value: str) -> tuple[str, int]:

@@ -20,7 +20,8 @@ def tell(address: str, registry: CollectorRegistry, ready: Callable[[], bool]) -
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] != READY:
-            return metrics(environ, start_response)
+            told: Iterable[bytes] = metrics(environ, start_response)
+            return told
         status, text = ("200 OK", b"ready\n") if ready() else ("503 Service Unavailable", b"not ready\n")
         start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
         return [text]

@@ -1,7 +1,8 @@
 """`python -m tests.load.costs [VARIANT]`: what a request of each kind takes of gateway, worker and Redis.
 
 What docs/growing.md computes with. It is processor time, which depends less than seconds on what else a
-machine does. The worker's engine has one thread, frames are streamed over a WebSocket, and Redis syncs once a second.
+machine does. The worker's engine has one thread, frames are streamed over a WebSocket, and Redis syncs once a
+second.
 """
 
 import io
