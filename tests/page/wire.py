@@ -2,10 +2,13 @@
 
 import base64
 import json
+import time
 from typing import Any
 
 from playwright.sync_api import Page, WebSocket
 
+# For an answer, beside other work and while a worker comes back.
+_PATIENCE_S = 120.0
 # Notes what is sent: the browser itself tells no test of the images.
 _NOTE = """
 (() => {
@@ -69,7 +72,8 @@ class Wire:
 
     def answered(self, frame: int, revision: int = 0) -> dict[str, Any]:
         """That answer, once it has come and is shown."""
-        while True:
+        until = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < until:
             for answer in self.answers:
                 if (answer["frame"], answer["revision"]) == (frame, revision):
                     self._page.wait_for_function(
@@ -77,6 +81,7 @@ class Wire:
                     )
                     return answer
             self._page.wait_for_timeout(50)
+        raise AssertionError(f"frame {frame}, revision {revision} was not answered: {self.refusals}")
 
     def _opened(self, socket: WebSocket) -> None:
         self.urls.append(socket.url)
