@@ -69,6 +69,8 @@ def test_the_gateway_knows_every_variant_in_their_order(everything: Rendered, tm
     file = tmp_path / "workers.json"
     file.write_text(everything.one("ConfigMap", "workers")["data"]["workers.json"])
     named = Discovery(GatewaySettings(workers_file=file), lambda _: None).named
+    # As the values have it.
+    assert json.loads(file.read_text())["es-ev-m-mc-s0@cdcdcdcdcdcd"]["until"] == "2099-12-31T00:00:00Z"
     assert list(named) == ["demo", "es-ev-m-mc-s0", "es-ev-m-mc-s0@cdcdcdcdcdcd", "es-ev-s"]
     services = {
         f"dns:{each['metadata']['name']}:{port['port']}"
