@@ -91,9 +91,9 @@ export class VideoControls {
     const tracked = live ? 0 : (100 * answers.length) / (source?.count || 1);
     cursor.style.setProperty("--tracked", `${tracked}%`);
     const number = frame ? `Frame ${frame.index + 1}` : "";
-    element("place").textContent = live
-      ? answers.length ? `${number} · Live` : "Live"
-      : number && `${number} of ${source?.count}`;
+    const seen = live ? (answers.length ? `${number} · Live` : "Live") : `${number} of ${source?.count}`;
+    // A camera that shows nothing yet is not live: clicks would be of nothing.
+    element("place").textContent = number && seen;
   }
 
   /** Whether the key meant something. @param {KeyboardEvent} event */

@@ -317,9 +317,6 @@ def test_behind_keys_the_stream_brings_the_key(
         assert not any(secret("alice") in url for url in wire.urls)
 
 
-@pytest.mark.xfail(
-    reason="the first click on a live camera begins nothing since the last merge", strict=False
-)
 def test_a_camera_is_followed(camera: Page, url: str) -> None:
     """Chromium's own: a moving pattern."""
     wire = Wire(camera)
