@@ -34,9 +34,11 @@ export class Frame {
   }
 }
 
-/** A video file. Frames are asked for by index, in any order, one at a time. */
+/** A video file. Frames are asked for by index, in any order. */
 export class Clip {
   isLive = false;
+  // What was asked for before: it is waited for, since every seek is told of by the same event.
+  #before = Promise.resolve();
   #video;
   #first;
   #size;
@@ -55,7 +57,14 @@ export class Clip {
   }
 
   /** @param {number} index @returns {Promise<Frame>} */
-  async frame(index) {
+  frame(index) {
+    const frame = this.#before.then(() => this.#sought(index));
+    this.#before = frame.then(() => {}, () => {});
+    return frame;
+  }
+
+  /** @param {number} index @returns {Promise<Frame>} */
+  async #sought(index) {
     const video = this.#video;
     // The middle of the time that it is shown for.
     const seconds = Math.min(this.#first + (index + 0.5) / this.rate, video.duration);

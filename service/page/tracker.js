@@ -169,7 +169,11 @@ export class Tracker extends EventTarget {
 
   /** Look at a frame that was answered. @param {number} index */
   async look(index) {
-    if (!this.isRunning && !this.isBusy) this.#put(await this.source.frame(index));
+    if (this.isRunning || this.isBusy) return;
+    const frame = await this.source.frame(index);
+    // Meanwhile it may have gone on.
+    if (this.isRunning || this.isBusy) frame.close();
+    else this.#put(frame);
   }
 
   async #forget() {
@@ -231,6 +235,7 @@ export class Tracker extends EventTarget {
         const file = await frame.file();
         // Meanwhile it may have been told to stop.
         if (this.#goesOn && this.session) coming.push(this.#follow(frame, this.session.add(file)));
+        else frame.close();
       }
     }
     await Promise.all(coming);
@@ -244,6 +249,7 @@ export class Tracker extends EventTarget {
       this.measure.note(answer.timings_ms);
       this.#answered(answer, frame);
     } catch (problem) {
+      frame.close();
       this.#failed(problem);
     }
   }
