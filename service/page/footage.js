@@ -1,6 +1,7 @@
 // Where videos come from: the samples, a file, something dropped, the camera.
 
 import { Problem } from "./api.js";
+import { startDropping } from "./dropping.js";
 import { openCamera, openClip } from "./frames.js";
 import { sampleUrl } from "./samples.js";
 
@@ -32,7 +33,7 @@ export function startFootage(choose) {
     target.value = "";
   });
   element("camera").addEventListener("click", () => choose({ name: "camera", texts: [], open: openCamera }));
-  startDropping(own);
+  startDropping(mode, element("drop"), own);
   return () => sample(CLIPS[0]);
 }
 
@@ -60,25 +61,4 @@ function sampleButton({ file, name }, press) {
   button.append(thumb, name);
   button.addEventListener("click", press);
   return button;
-}
-
-function startDropping(open) {
-  const { classList } = element("drop");
-  const over = (event) => {
-    if (!event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault();
-    classList.add("dropping");
-  };
-  mode.addEventListener("dragenter", over);
-  mode.addEventListener("dragover", over);
-  mode.addEventListener("dragleave", (event) => {
-    if (!mode.contains(event.relatedTarget)) classList.remove("dropping");
-  });
-  mode.addEventListener("drop", (event) => {
-    const [file] = event.dataTransfer?.files ?? [];
-    classList.remove("dropping");
-    if (!file) return;
-    event.preventDefault();
-    open(file);
-  });
 }

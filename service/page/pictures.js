@@ -1,6 +1,7 @@
 // Where pictures come from: the samples, a file, the clipboard, something dropped, the camera.
 
 import { openCamera, whyNoCamera } from "./camera.js";
+import { startDropping } from "./dropping.js";
 import { SAMPLES, sampleUrl } from "./samples.js";
 
 const element = (name) => document.getElementById(`image-${name}`);
@@ -31,7 +32,7 @@ export function startPictures(open, failed) {
     const [file] = event.clipboardData?.files ?? [];
     if (file && !mode.hidden) open(file, file.name || "pasted.png");
   });
-  startDropping(open);
+  startDropping(mode, element("drop"), (file) => open(file, file.name));
   return () => openSample(SAMPLES[0]);
 }
 
@@ -52,25 +53,4 @@ function sampleButton(sample, openSample) {
   button.append(picture);
   button.addEventListener("click", () => openSample(sample));
   return button;
-}
-
-function startDropping(open) {
-  const { classList } = element("drop");
-  const over = (event) => {
-    if (!event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault();
-    classList.add("dropping");
-  };
-  mode.addEventListener("dragenter", over);
-  mode.addEventListener("dragover", over);
-  mode.addEventListener("dragleave", (event) => {
-    if (!mode.contains(event.relatedTarget)) classList.remove("dropping");
-  });
-  mode.addEventListener("drop", (event) => {
-    const [file] = event.dataTransfer?.files ?? [];
-    classList.remove("dropping");
-    if (!file) return;
-    event.preventDefault();
-    open(file, file.name);
-  });
 }
