@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli_common import CommandError, settings_of
-from service.cli_variants import Store, manifest_of
+from service.cli_variants import Store, artefact_of
 
 if TYPE_CHECKING:
     from service.bench_sessions import Clip
@@ -68,7 +68,7 @@ def sessions(
     from model_store import artifact
     from service import bench_sessions
 
-    folder = _folder_of(variant, store)
+    folder = artefact_of(variant, store)
     clip = bench_sessions.read(video or Path(artifact.__file__).parent / "samples" / "traffic-lights.mp4")
     options = ("--engine", engine, "--precision", precision, "--threads", str(threads))
     with tempfile.TemporaryDirectory(prefix="efficientsam3-") as scratch:
@@ -101,7 +101,7 @@ def load(
     from service import bench_bare, bench_load
     from service.config import WorkerSettings
 
-    folder = _folder_of(variant, store)
+    folder = artefact_of(variant, store)
     picture = (Path(artifact.__file__).parent / "samples" / "street.jpg").read_bytes()
     cores = [core for core in range(os.cpu_count() or 1) if core != engine_core]
     settings = settings_of(
@@ -131,23 +131,11 @@ def hold(
 
     if streams > sessions:
         raise CommandError(f"--streams {streams}: each is of another session, of which there are {sessions}.")
-    folder = _folder_of(variant, store)
+    folder = artefact_of(variant, store)
     picture = (Path(artifact.__file__).parent / "samples" / "street.jpg").read_bytes()
     console = Console(stderr=True)
     plan = bench_hold.Plan(sessions, streams, connections)
     bench_hold.run(folder, picture, plan, lambda steps, what: track(steps, what, console=console), typer.echo)
-
-
-def _folder_of(variant: str, store: Path | None) -> Path:
-    """The variant's artefact. Raises CommandError."""
-    from model_store import artifact
-    from service.config import StoreSettings
-
-    place = settings_of(StoreSettings, store=store).store
-    manifest_of(place, variant)
-    folder = artifact.folder_of(place, variant)
-    assert folder is not None, "it has a manifest"
-    return folder
 
 
 def _measure(

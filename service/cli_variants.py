@@ -38,6 +38,18 @@ def manifest_of(store: Path, variant: str) -> "Manifest":
     return artifact.read(folder)
 
 
+def artefact_of(variant: str, store: Path | None) -> Path:
+    """The folder of the variant's artefact, in the store or the package. Raises as `manifest_of`."""
+    from model_store import artifact
+    from service.config import StoreSettings
+
+    place = settings_of(StoreSettings, store=store).store
+    manifest_of(place, variant)
+    folder = artifact.folder_of(place, variant)
+    assert folder is not None, "it has a manifest"
+    return folder
+
+
 @app.command("list")
 def list_variants(store: Store = None) -> None:
     """Every variant there is, and whether it is in the store."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 READY = "/readyz"
 
@@ -16,7 +16,7 @@ def tell(address: str, registry: CollectorRegistry, ready: Callable[[], bool]) -
     """
     host, _, port = address.rpartition(":")
     server, _ = start_http_server(int(port), host.strip("[]"), registry=registry)
-    metrics = make_wsgi_app(registry)
+    metrics: Any = server.get_app()
 
     def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] != READY:

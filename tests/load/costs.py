@@ -5,23 +5,20 @@ machine does. The worker's engine has one thread, frames are streamed over a Web
 second.
 """
 
-import io
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import psutil
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from model_store import artifact as artifacts
-from service.cli_common import settings_of
-from service.cli_variants import Store, manifest_of
+from service.cli_variants import Store, artefact_of
 from service.client import Client
-from service.config import StoreSettings
 from tests.deployment import Deployment
 from tests.redis_server import RedisServer
 from tests.tracked_clip import pictures
@@ -37,14 +34,11 @@ Asking = tuple[Callable[[], object], int]
 
 def main(
     variant: Annotated[str, typer.Argument(help="The variant.")] = "demo",
-    count: Annotated[int, typer.Option(min=1, help="Requests of each kind that count.")] = 200,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each kind that count.")] = 200,
     store: Store = None,
 ) -> None:
     """What a request of each kind takes of gateway, worker and Redis."""
-    place = settings_of(StoreSettings, store=store).store
-    manifest_of(place, variant)
-    artefact = artifacts.folder_of(place, variant)
-    assert artefact is not None, "it has a manifest"
+    artefact = artefact_of(variant, store)
     shown = Console(stderr=True)
     picture = Path(artifacts.__file__).parent / "samples" / "street.jpg"
     columns = ("gateway, ms", "worker, ms", "Redis, ms", "into Redis, KiB")
@@ -57,10 +51,10 @@ def main(
                 for _ in range(before):
                     ask()
                 then = _spent(deployment, redis)
-                for _ in track(range(count), name, console=shown, transient=True):
+                for _ in track(range(requests), name, console=shown, transient=True):
                     ask()
                 each = [
-                    (now - earlier) / count
+                    (now - earlier) / requests
                     for now, earlier in zip(_spent(deployment, redis), then, strict=True)
                 ]
                 typer.echo(f"{name:34}" + "".join(f"{value:17.2f}" for value in each))
@@ -69,7 +63,8 @@ def main(
 def _kinds(client: Client, picture: bytes) -> dict[str, Asking]:
     """By their names."""
     kept, asked = client.encode_image(picture), {"points": [{"x": 100, "y": 100}]}
-    new = _new(picture)
+    # What follows the end of a JPEG is nobody's business, and makes it another file.
+    new = (picture + number.to_bytes(8, "big") for number in count())
     kinds: dict[str, Asking] = {
         "text, on a new picture": (lambda: client.segment(next(new), [{"text": "car"}], max_segments=3), 5),
         "click, on a kept picture": (lambda: client.segment(kept.id, [asked]), 5),
@@ -78,16 +73,6 @@ def _kinds(client: Client, picture: bytes) -> dict[str, Asking]:
         frames = client.open_session().stream(_frames(objects))
         kinds[f"frame, {objects} objects"] = (lambda frames=frames: next(frames), _WARMING)  # type: ignore[misc]
     return kinds
-
-
-def _new(picture: bytes) -> Iterator[bytes]:
-    """Files of one size that nobody has seen, of a picture that differs in a pixel."""
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    for number in range(1 << 24):
-        image.putpixel((0, 0), (number >> 16, number >> 8 & 255, number & 255))
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=90, comment=str(number))
-        yield file.getvalue()
 
 
 def _frames(objects: int) -> Iterator[tuple[bytes, list[dict[str, object]]]]:

@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from model_store import artifact as artifacts
-from service.cli_common import CommandError, expected, settings_of, wrong_usage
-from service.cli_variants import Store, manifest_of
-from service.config import StoreSettings
+from service.cli_common import CommandError, expected, wrong_usage
+from service.cli_variants import Store, artefact_of
 from tests.load.peers.environments import python_of
 from tests.load.peers.servers import OURS, SERVERS
 from tests.load.peers.side_by_side import Plan, Say, as_json, as_table, measure, steps
@@ -56,10 +55,7 @@ def main(
     ] = None,
 ) -> None:
     """The same graphs and prompts behind the service, LitServe, BentoML, Ray Serve and mosec."""
-    place = settings_of(StoreSettings, store=store).store
-    manifest_of(place, variant)
-    folder = artifacts.folder_of(place, variant)
-    assert folder is not None, "it has a manifest"
+    folder = artefact_of(variant, store)
     if unknown := set(peer or ()) - SERVERS.keys():
         raise CommandError(f"there is no {min(unknown)}; there are {', '.join(SERVERS)}.", usage=True)
     samples = Path(artifacts.__file__).parent / "samples"
