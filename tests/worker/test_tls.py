@@ -92,7 +92,7 @@ def test_whoever_is_not_known_is_not_answered(start: Start, files: Files) -> Non
         async with start(**files.listening) as worker:
             for name, settings in cases.items():
                 async with gateway_of(worker.worker.port, **settings) as client:
-                    answer = await client.post("/v1/segment", files=BODY, headers={"X-Deadline-Ms": "500"})
+                    answer = await client.post("/v1/segment", files=BODY, headers={"X-Deadline-Ms": "2000"})
                     assert answer.json()["type"] == "/problems/unavailable", name
                     assert "1 not reachable" in answer.json()["detail"]
 
