@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -20,7 +20,8 @@ class Sentinels:
     """Servers and sentinels have a password each. All listen on loopback."""
 
     def __init__(self, folder: Path) -> None:
-        authenticated = ("--masterauth", _PASSWORD)
+        # Whichever is stopped first does not wait for the other to have followed it.
+        authenticated = ("--masterauth", _PASSWORD, "--shutdown-timeout", "0")
         self.first = RedisServer(folder / "first", password=_PASSWORD, options=authenticated)
         replica = (*authenticated, "--replicaof", f"127.0.0.1 {self.first.port}")
         self.second = RedisServer(folder / "second", password=_PASSWORD, options=replica)
@@ -44,6 +45,14 @@ class Sentinels:
                 self._until_known(port)
             yield
 
+    def roles(self) -> set[str]:
+        """What the two servers, which run both, take themselves for; one that is just told so hangs up."""
+        found = set[str]()
+        for server in (self.first, self.second):
+            with server.client() as client, suppress(redis.exceptions.ConnectionError):
+                found.add(str(client.info("replication")["role"]))
+        return found
+
     @contextmanager
     def _sentinel(self, port: int) -> Iterator[None]:
         file = self._folder / f"sentinel-{port}.conf"
@@ -54,7 +63,8 @@ class Sentinels:
             f"sentinel sentinel-pass {_OWN_PASSWORD}",
             f"sentinel monitor {_NAME} 127.0.0.1 {self.first.port} 2",
             f"sentinel auth-pass {_NAME} {_PASSWORD}",
-            f"sentinel down-after-milliseconds {_NAME} 500",
+            # A server that merely waits for a core of a busy machine is not taken for a dead one.
+            f"sentinel down-after-milliseconds {_NAME} 3000",
             f"sentinel failover-timeout {_NAME} 5000",
         ]
         file.write_text("\n".join(lines) + "\n")

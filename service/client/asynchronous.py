@@ -132,6 +132,7 @@ class AsyncClient:
         prompts: Sequence[VideoPrompt] = (),
         *,
         session: str = "",
+        first: int | None = None,
         variant: str = "",
         ttl_s: int | None = None,
         mask_format: str = "rle",
@@ -140,9 +141,13 @@ class AsyncClient:
         """Follow objects through a video file's bytes, MP4 or another that FFmpeg reads.
 
         Each prompt has the index of its "frame", or is of the first. `session`: id of the one that this
-        video began in, to go on with it; else one is opened with what else is given, as by `open_session`.
+        video began in, to go on with it from the index `first` on; else one is opened with what else is
+        given, as by `open_session`. Without `first` it goes on where the server stands, which is ahead of whoever
+        left: of its answers the last mebibyte is kept, and given again.
         """
         known = await self.session(session) if session else None
+        if known and first is not None:
+            known.next_frame = first
         opening = _opening(variant, ttl_s, None, mask_format, options)
         return await begun(self._transport, video, prompts, opening, known, self._patience_s)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from service.pb.efficientsam3.state.v1 import session_pb2 as state_pb
 from service.sessions.session_store import Claim, Cursor
 from service.worker.scenes import Seen
 from service.worker.tracker.bank import Array
@@ -26,8 +25,8 @@ class Session:
     # After the last frame, and before it.
     state: State
     base: State
-    # By frame, the oldest first.
-    answers: dict[int, state_pb.Answer]
+    # By frame, the oldest first; each a serialized `Answer`.
+    answers: dict[int, bytes]
     ttl_s: float
     expires: datetime
     # The last frame's image and features, while they are known.
@@ -58,8 +57,9 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Of what is kept of its objects, and of its last frame."""
-        return self.state.nbytes + (self.seen.nbytes if self.seen else 0)
+        """Of what is kept of its objects, of its answers, and of its last frame."""
+        answers = sum(map(len, self.answers.values()))
+        return self.state.nbytes + answers + (self.seen.nbytes if self.seen else 0)
 
 
 class HotSessions:

@@ -42,6 +42,8 @@ from service.worker.tracker.state import (
 
 # Answers that are kept: those of frames that a client may have sent and lost.
 ANSWERS = 4
+# And of a video, whose client asks for all of them at once, and has read some of what it is given: bytes.
+VIDEO_ANSWERS = 2**20
 # Times that a session is taken over again, in one request, from others that take it over too.
 _TAKEOVERS = 3
 
@@ -95,17 +97,21 @@ class Sessions:
         """The session as the store has it, unclaimed, to be looked at."""
         return self._read(owner, id, Claim(0, ""), await self._store.look(owner, id))
 
-    async def add(self, owner: str, id: str, frame: pb.Frame, compute: Compute) -> pb.FrameAnswer:
+    async def add(
+        self, owner: str, id: str, frame: pb.Frame, compute: Compute, keep: int = 0
+    ) -> pb.FrameAnswer:
         """Answer a frame: the next one, a correction of the last, or one that was answered already.
+
+        The last `ANSWERS` answers are kept, and those before them while all are at most `keep` bytes.
 
         Raises ServiceError: `frame_gap`, `frame_conflict`, `session_rolled_back`, `overloaded` and
         `quota_exceeded` for its limits, what the store raises, and what `compute` raises. The session is then
         as it was before.
         """
         with self._one_more((owner, id)):
-            return await self._add(owner, id, frame, compute)
+            return await self._add(owner, id, frame, compute, keep)
 
-    async def _add(self, owner: str, id: str, frame: pb.Frame, compute: Compute) -> pb.FrameAnswer:
+    async def _add(self, owner: str, id: str, frame: pb.Frame, compute: Compute, keep: int) -> pb.FrameAnswer:
         known = START
         for _ in range(_TAKEOVERS):
             session = await self.get(owner, id)
@@ -115,7 +121,7 @@ class Sessions:
                 if session.cursor < known:
                     raise _rolled_back(session)
                 try:
-                    return await self._answer(session, frame, compute)
+                    return await self._answer(session, frame, compute, keep)
                 except ClaimLostError:
                     self.hot.drop((owner, id))
                     known = max(known, session.cursor)
@@ -153,7 +159,7 @@ class Sessions:
         self.hot.clear()
         await self._store.close()
 
-    async def _answer(self, session: Session, frame: pb.Frame, compute: Compute) -> pb.FrameAnswer:
+    async def _answer(self, session: Session, frame: pb.Frame, compute: Compute, keep: int) -> pb.FrameAnswer:
         request = hashlib.sha256(frame.SerializeToString(deterministic=True)).digest()
         try:
             corrects = _place(session, frame, request)
@@ -162,16 +168,20 @@ class Sessions:
             raise
         if corrects is None:
             await self._confirm(session)
-            return session.answers[frame.frame].answer
+            return state_pb.Answer.FromString(session.answers[frame.frame]).answer
         before = session.base if corrects else session.state
         await self._in_turn(session)
         after, answer, seen = await compute(session, before)
         if after.nbytes > (most := self._limits.max_session_bytes):
             detail = f"The session would keep {after.nbytes:,} bytes of its objects; the limit is {most:,}."
             raise ServiceError(Kind.QUOTA_EXCEEDED, detail)
-        kept = state_pb.Answer(revision=frame.revision, request=request, answer=answer)
+        cursor = Cursor(frame.frame, frame.revision)
+        kept = state_pb.Answer(revision=frame.revision, request=request, answer=answer).SerializeToString()
+        answers = _lasting({**session.answers, frame.frame: kept}, keep)
         started = time.perf_counter()
-        await self._commit(session, before, after, Cursor(frame.frame, frame.revision), kept)
+        await self._commit(
+            session, replace(session, cursor=cursor, state=after, base=before, answers=answers)
+        )
         store_ms = (time.perf_counter() - started) * 1e3
         current().took("store", store_ms)
         session.seen = seen
@@ -181,28 +191,23 @@ class Sessions:
         answer.timings_ms["total"] += store_ms
         return answer
 
-    async def _commit(
-        self, session: Session, base: State, state: State, cursor: Cursor, answer: state_pb.Answer
-    ) -> None:
-        answers = {**session.answers, cursor.frame: answer}
-        for frame in sorted(answers)[:-ANSWERS]:
-            del answers[frame]
-        changed = replace(session, cursor=cursor, state=state, base=base, answers=answers)
-        stored, tensors = session.tensors.keys(), changed.tensors
+    async def _commit(self, session: Session, changed: Session) -> None:
+        """Make of the session what it is after its frame `changed.cursor.frame`, in the store first."""
+        cursor, stored, tensors = changed.cursor, session.tensors.keys(), changed.tensors
         fresh = {
             name: packed(tensor)
             for name, tensor in tensors.items()
             if name not in stored or name.endswith(f":{cursor.frame}")
         }
         put = {
-            HEAD: head_of(state),
-            BASE: head_of(base),
-            answer_part(cursor.frame): answer.SerializeToString(),
+            HEAD: head_of(changed.state),
+            BASE: head_of(changed.base),
+            answer_part(cursor.frame): changed.answers[cursor.frame],
             **fresh,
         }
         drop = [
             *(stored - tensors.keys()),
-            *map(answer_part, session.answers.keys() - answers.keys()),
+            *map(answer_part, session.answers.keys() - changed.answers.keys()),
         ]
         moved = session.cursor, cursor
         try:
@@ -215,7 +220,8 @@ class Sessions:
             # Whether it was written is not known: the store will tell.
             self.hot.drop((session.owner, session.id))
             raise
-        session.cursor, session.state, session.base, session.answers = cursor, state, base, answers
+        session.cursor, session.answers = cursor, changed.answers
+        session.state, session.base = changed.state, changed.base
         session.expires = until(session.ttl_s)
 
     async def _in_turn(self, session: Session) -> None:
@@ -240,7 +246,7 @@ class Sessions:
         parts = {
             HEAD: head_of(session.state),
             BASE: head_of(session.base),
-            **{answer_part(frame): answer.SerializeToString() for frame, answer in session.answers.items()},
+            **{answer_part(frame): answer for frame, answer in session.answers.items()},
             **{name: packed(tensor) for name, tensor in session.tensors.items()},
         }
         stored = Stored(session.cursor, parts, session.ttl_s, session.ttl_s)
@@ -249,7 +255,7 @@ class Sessions:
     def _read(self, owner: str, id: str, claim: Claim, stored: Stored) -> Session:
         state, base = (state_of(stored.parts, self._origin, part) for part in (HEAD, BASE))
         answers = {
-            int(name.partition(":")[2]): state_pb.Answer.FromString(part)
+            int(name.partition(":")[2]): part
             for name, part in stored.parts.items()
             if name.startswith(answer_part(0)[:-1])
         }
@@ -268,13 +274,13 @@ def _place(session: Session, frame: pb.Frame, request: bytes) -> bool | None:
     if at.frame >= session.next_frame:
         detail = f"frame {frame.frame}, revision {frame.revision}: frame {session.next_frame} comes next."
         raise ServiceError(Kind.FRAME_GAP, detail)
-    kept = session.answers.get(frame.frame)
-    if kept is None:
+    if frame.frame not in session.answers:
         detail = (
             f"frame {frame.frame} was answered long ago, and its answer is not kept any more: "
             f"the oldest is that of frame {session.oldest_answer}."
         )
         raise ServiceError(Kind.FRAME_CONFLICT, detail)
+    kept = state_pb.Answer.FromString(session.answers[frame.frame])
     if (kept.revision, kept.request) != (frame.revision, request):
         detail = (
             f"frame {frame.frame} was answered for another request, of revision {kept.revision}. The last "
@@ -282,6 +288,17 @@ def _place(session: Session, frame: pb.Frame, request: bytes) -> bool | None:
         )
         raise ServiceError(Kind.FRAME_CONFLICT, detail)
     return None
+
+
+def _lasting(answers: dict[int, bytes], keep: int) -> dict[int, bytes]:
+    """Those to keep, as `Sessions.add` says, the oldest first."""
+    kept = dict[int, bytes]()
+    for count, frame in enumerate(sorted(answers, reverse=True)):
+        keep -= len(answers[frame])
+        if count >= ANSWERS and keep < 0:
+            break
+        kept[frame] = answers[frame]
+    return dict(reversed(kept.items()))
 
 
 def _check_followed(session: Session, frame: pb.Frame) -> None:

@@ -19,7 +19,7 @@ from service.worker.hot_sessions import Session
 from service.worker.lane import Lane, Ticket, Urgency
 from service.worker.scenes import Seen
 from service.worker.servicer import check_source, check_variant, kept_image
-from service.worker.sessions import Sessions
+from service.worker.sessions import VIDEO_ANSWERS, Sessions
 from service.worker.tracker.state import State
 from service.worker.tracker.tracker import Tracker
 from service.worker.videos import frames_of, open_video
@@ -75,7 +75,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
                 try:
                     with _part("frame"):
                         ticket = Ticket(context.time_remaining(), owner, Urgency.BULK)
-                        answer = await self._follow(owner, session.id, frame, ticket)
+                        answer = await self._follow(owner, session.id, frame, ticket, VIDEO_ANSWERS)
                 except ServiceError as error:
                     yield pb.TrackResponse(error=frame_error(frame.frame, error))
                     return
@@ -144,14 +144,16 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             check_source(frame.image)
         return await self._follow(owner, id, frame, ticket)
 
-    async def _follow(self, owner: str, id: str, frame: pb.Frame, ticket: Ticket) -> pb.FrameAnswer:
+    async def _follow(
+        self, owner: str, id: str, frame: pb.Frame, ticket: Ticket, keep: int = 0
+    ) -> pb.FrameAnswer:
         async def compute(session: Session, state: State) -> tuple[State, pb.FrameAnswer, Seen]:
             seen = None if frame.HasField("image") else session.seen
             sent = await self._with_image(owner, frame)
             return await self._lane.run(functools.partial(self._compute, sent, state, seen, ticket), ticket)
 
         with self._lane.request():
-            return await self._sessions.add(owner, id, frame, compute)
+            return await self._sessions.add(owner, id, frame, compute, keep)
 
     async def _with_image(self, owner: str, frame: pb.Frame) -> pb.Frame:
         """The frame with its image's bytes, where it names one that was sent before."""

@@ -133,14 +133,10 @@ def test_a_video_that_was_left_is_gone_on_with(lasting: Serving, clip: bytes, wa
                     break
             id = video.session.id
         async with AsyncClient(lasting.address(way)) as client:
-            again = await client.track_video(clip, [CLICK], session=id)
-            rest = [frame async for frame in again]
-            assert again.session.id == id and rest[-1].index == FRAMES - 1
-            # What the server was ahead, it does not answer again.
-            assert rest[0].index >= 3
-            assert [{**each.raw, "timings_ms": 0} for each in rest] == [
-                {**each.raw, "timings_ms": 0} for each in whole[rest[0].index :]
-            ]
+            # Up to its end the server may have been ahead by now, unless it noticed.
+            again = await client.track_video(clip, [CLICK], session=id, first=3)
+            frames.extend([frame async for frame in again])
+            assert again.session.id == id and found(frames) == found(whole)
 
     asyncio.run(follow())
 

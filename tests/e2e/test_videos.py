@@ -91,6 +91,9 @@ def test_a_client_that_left_goes_on_where_it_was(lasting: Serving, clip: bytes) 
     again, rest = tracked(lasting, clip, session=session, first=3, prompts=[CLICK])
     assert again == session
     assert objects([*first, *rest]) == objects(undisturbed)
+    # However far the server was ahead; another worker gives the same answers.
+    lasting.workers()[0].kill()
+    assert objects(tracked(lasting, clip, session=session, prompts=[CLICK])[1]) == objects(undisturbed)
 
 
 def test_a_video_goes_over_grpc(lasting: Serving, clip: bytes) -> None:
