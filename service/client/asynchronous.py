@@ -142,8 +142,8 @@ class AsyncClient:
 
         Each prompt has the index of its "frame", or is of the first. `session`: id of the one that this
         video began in, to go on with it from the index `first` on; else one is opened with what else is
-        given, as by `open_session`. Without `first` it goes on where the server stands, which is ahead of whoever
-        left: of its answers the last mebibyte is kept, and given again.
+        given, as by `open_session`. Without `first` it goes on where the server stands, which is
+        ahead of whoever left: of its answers the last mebibyte is kept, and given again.
         """
         known = await self.session(session) if session else None
         if known and first is not None:
