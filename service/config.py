@@ -208,6 +208,9 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     """Precision by graph, over `precision`: `{"text_encoder": "f32"}`."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of the engine; 0: the processor's cores."""
+    infer_requests: Annotated[int, Field(ge=1, le=16)] = 2
+    """Calls that the engine has at once: with 2 it goes on with the next as soon as one ends, and with 1 it
+    rests until Python has handed the next over."""
     engine_cores: list[NonNegativeInt] = Field(default_factory=list)
     """Cores that the threads of the engine run on, `[0, 1]`; empty: any. Nothing else is kept from them."""
     embedding_cache_bytes: NonNegativeInt = 256 * MIB

@@ -1,4 +1,4 @@
-"""The engine's one thread. Graph calls that wait for it at the same time run as one."""
+"""The engine's threads. Graph calls that wait for them at the same time run as one."""
 
 import threading
 import time
@@ -41,11 +41,14 @@ class _Call:
 
 
 class Batcher:
-    """Graphs that many threads may run at once, on an engine that one thread may use.
+    """Graphs that many threads may run at once, on an engine that is given few calls at a time.
 
-    Its thread takes the call that has waited longest, and with it those of the same graph that wait behind
-    it, up to `max_rows`, where that has been worth it. It never waits for more to come. With `fixed` batching
-    it takes one call at a time, so that what a call gives does not depend on others.
+    A thread of its own takes the call that has waited longest, and with it those of the same graph that wait
+    behind it, up to `max_rows`, where that has been worth it. It never waits for more to come. With `fixed`
+    batching it takes one call at a time, so that what a call gives does not depend on others.
+
+    There are as many such threads as `infer_requests`. With two the engine has the next call when one ends:
+    otherwise it rests until Python, which a process's other threads want as well, has handed it over.
     """
 
     def __init__(
@@ -55,19 +58,26 @@ class Batcher:
         *,
         batching: Batching,
         max_rows: int,
+        infer_requests: int = 1,
         cores: Sequence[int] = (),
         ran: Ran = lambda *_: None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._engine, self._cores, self._ran, self._now = engine, cores, ran, now
-        self._mergers = {name: Merger(graph) for name, graph in graphs.items() if graph.inputs}
-        self._worth = {name: Worth() for name in self._mergers}
+        self._graphs = {name: graph for name, graph in graphs.items() if graph.inputs}
+        self._worth = {name: Worth() for name in self._graphs}
         self._max_rows = max_rows if batching == "dynamic" else 0
         self._calls: deque[_Call] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+        # When a call ended last.
+        self._ended = 0.0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"engine-{number}", daemon=True)
+            for number in range(infer_requests)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -83,27 +93,30 @@ class Batcher:
             self._calls.append(call)
             self._changed.notify()
         outputs, shared = call.answer.result()
-        # A part keeps the whole in memory. It is copied here, since the engine's thread has no time for it.
+        # A part keeps the whole in memory. It is copied here, since the engine's threads have no time for it.
         return {name: each.copy() for name, each in outputs.items()} if shared else outputs
 
     def close(self) -> None:
-        """Finish what waits, and end the thread. The engine stays open."""
+        """Finish what waits, and end the threads. The engine stays open."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
+        # What a merger puts together is in memory of its own, until it merges again.
+        mergers = {name: Merger(graph) for name, graph in self._graphs.items()}
         with on_cores(self._cores):
             while first := self._first():
-                self._answer(first)
+                self._answer(first, mergers.get(first.graph))
 
-    def _answer(self, first: _Call) -> None:
+    def _answer(self, first: _Call, merger: Merger | None) -> None:
         """Run the call, and those that join it. Whatever fails, the thread goes on."""
         batch = [first]
         try:
-            batch = self._joined(first)
-            answers = self._answers(batch)
+            batch = self._joined(first, merger)
+            answers = self._answers(batch, merger)
         except BaseException as error:
             for call in batch:
                 call.answer.set_exception(error)
@@ -117,18 +130,16 @@ class Batcher:
             self._changed.wait_for(lambda: self._calls or self._closed)
             return self._calls.popleft() if self._calls else None
 
-    def _joined(self, first: _Call) -> list[_Call]:
+    def _joined(self, first: _Call, merger: Merger | None) -> list[_Call]:
         """The call, and those behind it that run with it, which wait no more."""
         batch = [first]
-        merger = self._mergers.get(first.graph)
         if not self._max_rows or merger is None:
             return batch
         rows, size, likeness = merger.rows(first.inputs), first.nbytes, merger.likeness(first.inputs)
         with self._changed:
             others = any(call.graph == first.graph for call in self._calls)
-        if not others or not self._worth[first.graph].pays():
-            return batch
-        with self._changed:
+            if not others or not self._worth[first.graph].pays():
+                return batch
             for call in self._calls:
                 if call.graph != first.graph or merger.likeness(call.inputs) != likeness:
                     continue
@@ -140,9 +151,8 @@ class Batcher:
                 self._calls.remove(call)
         return batch
 
-    def _answers(self, batch: Sequence[_Call]) -> list[Arrays]:
+    def _answers(self, batch: Sequence[_Call], merger: Merger | None) -> list[Arrays]:
         graph, calls = batch[0].graph, [call.inputs for call in batch]
-        merger = self._mergers.get(graph)
         started = self._now()
         if merger is None or len(calls) == 1:
             return [self._timed(graph, calls[0], 1, started)]
@@ -154,7 +164,10 @@ class Batcher:
         started = self._now()
         outputs = self._engine.run(graph, inputs)
         rows, ended = len(next(iter(outputs.values()))), self._now()
-        self._ran(graph, rows, ended - started)
-        if graph in self._worth:
-            self._worth[graph].took(calls, rows, ended - since)
+        with self._changed:
+            # The engine was another thread's until then.
+            before, self._ended = self._ended, ended
+            if graph in self._worth:
+                self._worth[graph].took(calls, rows, ended - max(since, before))
+        self._ran(graph, rows, ended - max(started, before))
         return outputs

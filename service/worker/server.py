@@ -242,6 +242,7 @@ def _open_batcher(
         artifact.manifest.graphs,
         batching=settings.batching,
         max_rows=settings.max_batch,
+        infer_requests=settings.infer_requests,
         cores=settings.engine_cores,
         ran=telemetry.ran,
     )

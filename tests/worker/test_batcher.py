@@ -1,6 +1,7 @@
 """Calls of several threads run as one, and each has what it would have had alone."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -28,9 +29,12 @@ class Watched:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.calls: list[tuple[str, int]] = []
+        # Calls that it has been given while it was held.
+        self.waiting = 0
         self.free = threading.Event()
 
     def run(self, graph: str, inputs: Tensors) -> Arrays:
+        self.waiting += 1
         assert self.free.wait(30)
         outputs = self._engine.run(graph, inputs)
         self.calls.append((graph, len(next(iter(outputs.values())))))
@@ -161,6 +165,37 @@ def test_what_fails_fails_for_all_that_were_in_it_and_the_next_is_computed(
     batcher.close()
     with pytest.raises(RuntimeError, match="closed"):
         batcher.run("text_encoder", {})
+
+
+def test_two_calls_are_with_the_engine_at_once(loaded: Artifact, engine: Engine) -> None:
+    """The next waits in the engine, each has its own outputs, and no moment is counted twice."""
+    graphs = ("text_encoder", "prompt_decoder")
+    asked = [(graph, _inputs(loaded, graph, call)) for call in range(4) for graph in graphs] * 4
+    alone = [engine.run(graph, inputs) for graph, inputs in asked]
+    watched, took = Watched(engine), list[float]()
+    batcher = Batcher(
+        watched,
+        loaded.manifest.graphs,
+        batching="dynamic",
+        max_rows=8,
+        infer_requests=2,
+        ran=lambda graph, rows, seconds: took.append(seconds),
+    )
+    with ThreadPoolExecutor(8) as threads:
+        first = [threads.submit(batcher.run, *asked[index]) for index in range(2)]
+        while batcher.waiting or watched.waiting < 2:
+            threading.Event().wait(0.001)
+        started = time.perf_counter()
+        watched.free.set()
+        found = [each.result(60) for each in first]
+        found += threads.map(lambda each: batcher.run(*each), asked[2:])
+        elapsed = time.perf_counter() - started
+    batcher.close()
+    # The first began before the clock did.
+    assert sum(took) - max(took[:2]) <= elapsed
+    for mine, other in zip(found, alone, strict=True):
+        for name, expected in other.items():
+            np.testing.assert_allclose(mine[name], expected, atol=2e-4, rtol=2e-3)
 
 
 class Priced:

@@ -24,7 +24,7 @@ class Graphs(Protocol):
 
 
 class Engine(Graphs, Protocol):
-    """A runtime with the graphs of one artefact. Not thread-safe: one thread at a time."""
+    """A runtime with the graphs of one artefact. Several threads may run graphs at the same time."""
 
     @property
     def name(self) -> str:
@@ -35,7 +35,7 @@ class Engine(Graphs, Protocol):
         """The precision that each graph computes in; inputs and outputs keep the manifest's types."""
 
     def close(self) -> None:
-        """Give back what the runtime holds. The engine is not used afterwards."""
+        """Give back what the runtime holds. Nothing runs meanwhile, and the engine is not used afterwards."""
 
 
 def open_engine(graphs: Mapping[str, Path], settings: WorkerSettings) -> Engine:

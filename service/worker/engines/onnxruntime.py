@@ -16,7 +16,7 @@ _CPU = "CPUExecutionProvider"
 
 
 class OnnxRuntimeEngine:
-    """One session per graph, in f32. One thread at a time, as Engine says."""
+    """One session per graph, in f32."""
 
     def __init__(
         self, graphs: Mapping[str, Path], asked: Mapping[str, Precision], threads: int, device: Device
