@@ -314,6 +314,7 @@ class VariantOut(BaseModel):
     digest: str
     workers_ready: int
     capacity: int = Field(description="Requests that its ready workers take at once; one more is refused")
+    memory: str = Field(description="Of a video's objects: perceiver, dense; empty: it follows none")
     default: bool
     audit: str
 

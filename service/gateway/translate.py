@@ -109,6 +109,7 @@ def variant_answer(variant: variants_pb2.Variant) -> VariantOut:
         digest=variant.digest,
         workers_ready=variant.workers_ready,
         capacity=variant.capacity,
+        memory=variant.memory,
         default=variant.default,
         audit=variant.audit,
     )

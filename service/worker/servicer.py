@@ -129,6 +129,7 @@ def describe(artifact: Artifact, capacity: int) -> variants_pb.Variant:
         default=True,
         audit=", ".join(f"{name}: {value}" for name, value in manifest.audit.items()),
         capacity=capacity,
+        memory=manifest.memory.kind if manifest.memory else "",
     )
 
 

@@ -58,6 +58,7 @@ def test_a_line_per_frame_is_what_the_frames_get_one_by_one(lasting: Serving, cl
     assert [[each["object"] for each in line["objects"]] for line in lines] == [[1]] * 4 + [[1, 2]] * 8
     state = lasting.client.get(f"/v1/sessions/{session}").json()
     assert (state["next_frame"], state["objects"]) == (FRAMES, [1, 2])
+    assert lasting.client.get(f"/v1/variants/{state['variant']}").json()["memory"] == "perceiver"
     single = lasting.client.post("/v1/sessions", json={"frames_total": FRAMES}).json()["session"]
     shown = {0: CLICK, 4: {"box": BOX["box"]}}
     for index, image in enumerate(frames_of(clip)):

@@ -145,6 +145,7 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
             prompts=["text"],
             synthetic=True,
             capacity=self.capacity,
+            memory="dense",
         )
 
     async def ListVariants(

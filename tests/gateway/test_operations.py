@@ -77,7 +77,7 @@ def test_variants_are_told_alike_over_http_and_grpc(house: House) -> None:
         0.4,
         ["text"],
     )
-    assert listed[0]["digest"] == ""
+    assert (listed[0]["digest"], listed[0]["memory"], listed[1]["memory"]) == ("", "", "dense")
     assert house.http.get("/v1/variants/demo").json() == listed[1]
 
     assert house.channel

@@ -180,6 +180,7 @@ def test_a_worker_describes_its_variant(start: Start) -> None:
             stub = variants_pb2_grpc.VariantsStub(client.channel)
             (listed,) = (await stub.ListVariants(variants_pb2.ListVariantsRequest())).variants
             assert (listed.name, listed.image_size, listed.synthetic) == ("tiny", 32, True)
+            assert listed.memory == "", "it follows nothing"
             assert list(listed.prompts) == [
                 *("text", "exemplar_box", "exemplar_point", "points", "box", "mask")
             ]

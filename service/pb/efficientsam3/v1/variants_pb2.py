@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x66\x66icientsam3/v1/variants.proto\x12\x10\x65\x66\x66icientsam3.v1\"\x15\n\x13ListVariantsRequest\"C\n\x14ListVariantsResponse\x12+\n\x08variants\x18\x01 \x03(\x0b\x32\x19.efficientsam3.v1.Variant\"!\n\x11GetVariantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xbb\x02\n\x07Variant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rimage_encoder\x18\x02 \x01(\t\x12\x14\n\x0ctext_encoder\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\r\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\x0f\n\x07prompts\x18\x06 \x03(\t\x12\x17\n\x0fscore_threshold\x18\x07 \x01(\x02\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x0f\n\x07licence\x18\t \x01(\t\x12\x11\n\tsynthetic\x18\n \x01(\x08\x12\x12\n\nparameters\x18\x0b \x01(\x04\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\x12\x15\n\rworkers_ready\x18\r \x01(\r\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x0e \x01(\x08\x12\r\n\x05\x61udit\x18\x0f \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x10 \x01(\r2\xb7\x01\n\x08Variants\x12]\n\x0cListVariants\x12%.efficientsam3.v1.ListVariantsRequest\x1a&.efficientsam3.v1.ListVariantsResponse\x12L\n\nGetVariant\x12#.efficientsam3.v1.GetVariantRequest\x1a\x19.efficientsam3.v1.Variantb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x66\x66icientsam3/v1/variants.proto\x12\x10\x65\x66\x66icientsam3.v1\"\x15\n\x13ListVariantsRequest\"C\n\x14ListVariantsResponse\x12+\n\x08variants\x18\x01 \x03(\x0b\x32\x19.efficientsam3.v1.Variant\"!\n\x11GetVariantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xcb\x02\n\x07Variant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rimage_encoder\x18\x02 \x01(\t\x12\x14\n\x0ctext_encoder\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\r\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\x0f\n\x07prompts\x18\x06 \x03(\t\x12\x17\n\x0fscore_threshold\x18\x07 \x01(\x02\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x0f\n\x07licence\x18\t \x01(\t\x12\x11\n\tsynthetic\x18\n \x01(\x08\x12\x12\n\nparameters\x18\x0b \x01(\x04\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\x12\x15\n\rworkers_ready\x18\r \x01(\r\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x0e \x01(\x08\x12\r\n\x05\x61udit\x18\x0f \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x10 \x01(\r\x12\x0e\n\x06memory\x18\x11 \x01(\t2\xb7\x01\n\x08Variants\x12]\n\x0cListVariants\x12%.efficientsam3.v1.ListVariantsRequest\x1a&.efficientsam3.v1.ListVariantsResponse\x12L\n\nGetVariant\x12#.efficientsam3.v1.GetVariantRequest\x1a\x19.efficientsam3.v1.Variantb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETVARIANTREQUEST']._serialized_start=145
   _globals['_GETVARIANTREQUEST']._serialized_end=178
   _globals['_VARIANT']._serialized_start=181
-  _globals['_VARIANT']._serialized_end=496
-  _globals['_VARIANTS']._serialized_start=499
-  _globals['_VARIANTS']._serialized_end=682
+  _globals['_VARIANT']._serialized_end=512
+  _globals['_VARIANTS']._serialized_start=515
+  _globals['_VARIANTS']._serialized_end=698
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,7 @@ class Variant(_message.Message):
     DEFAULT_FIELD_NUMBER: _builtins.int
     AUDIT_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     image_encoder: _builtins.str
     """The image encoder's name, such as "efficientvit_b1"."""
@@ -128,6 +129,8 @@ class Variant(_message.Message):
     """Requests that its ready workers take at once, those that wait their turn included; one more is refused as
     `overloaded`. 0 while no worker is ready.
     """
+    memory: _builtins.str
+    """How it remembers a video's objects: "perceiver" or "dense"; empty where it follows none."""
     @_builtins.property
     def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Kinds of prompt that it can serve: "text", "exemplar_box", "exemplar_point", "points", "box", "mask"."""
@@ -151,10 +154,11 @@ class Variant(_message.Message):
         default: _builtins.bool = ...,
         audit: _builtins.str = ...,
         capacity: _builtins.int = ...,
+        memory: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "capacity", b"capacity", "context_length", b"context_length", "default", b"default", "digest", b"digest", "image_encoder", b"image_encoder", "image_size", b"image_size", "licence", b"licence", "name", b"name", "parameters", b"parameters", "prompts", b"prompts", "score_threshold", b"score_threshold", "source", b"source", "synthetic", b"synthetic", "text_encoder", b"text_encoder", "workers_ready", b"workers_ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "capacity", b"capacity", "context_length", b"context_length", "default", b"default", "digest", b"digest", "image_encoder", b"image_encoder", "image_size", b"image_size", "licence", b"licence", "memory", b"memory", "name", b"name", "parameters", b"parameters", "prompts", b"prompts", "score_threshold", b"score_threshold", "source", b"source", "synthetic", b"synthetic", "text_encoder", b"text_encoder", "workers_ready", b"workers_ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
