@@ -3,9 +3,10 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.client import AsyncClient, Client, Segment
+from service.client.sessions import AsyncSession
+from service.client.videos import begun
 from service.errors import Kind, ServiceError
 from service.gateway.translate import mask_out
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
@@ -226,3 +229,43 @@ def test_its_methods_are_documented() -> None:
         method, other = getattr(Client, name), getattr(AsyncClient, name)
         assert method.__doc__ == other.__doc__ and not inspect.iscoroutinefunction(method)
         assert inspect.signature(method).parameters.keys() == inspect.signature(other).parameters.keys()
+
+
+def test_a_videos_answers_are_read_while_nobody_asks_for_them() -> None:
+    """What has arrived is given out, and then what the connection ended with."""
+
+    image = {"id": "sha256:0", "width": 6, "height": 4}
+    answer = {"revision": 0, "image": image, "objects": [], "memory_bytes": 0, "timings_ms": {}}
+
+    class Sends:
+        """A transport, as far as a video asks for one."""
+
+        def __init__(self) -> None:
+            self.asked: list[Any] = []
+            self.sent, self.closed = asyncio.Event(), 0
+
+        async def track_video(self, video: bytes, request: Any) -> AsyncGenerator[Any, None]:
+            self.asked.append(request)
+            try:
+                yield {"session": "demo.0"}
+                for frame in range(request["first"], 5):
+                    yield {**answer, "frame": frame}
+                self.sent.set()
+                if len(self.asked) == 1:
+                    raise ServiceError(Kind.UNAVAILABLE, "It broke.")
+            finally:
+                self.closed += 1
+
+    async def scenario() -> None:
+        transport, state = Sends(), {"session": "demo.0", "variant": "demo", "next_frame": 0, "revision": 0}
+        session = AsyncSession(transport, state, 30)
+        video = await begun(transport, b"", [], {}, session, 30)
+        answers = aiter(video)
+        first = await anext(answers)
+        await asyncio.wait_for(transport.sent.wait(), 30)
+        assert (first.index, session.next_frame) == (0, 1)
+        assert [frame.index async for frame in answers] == [1, 2, 3, 4]
+        assert [each["first"] for each in transport.asked] == [0, 5]
+        assert transport.closed == 2
+
+    asyncio.run(scenario())

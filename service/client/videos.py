@@ -1,5 +1,6 @@
 """Whole videos: the server decodes the file, and answers frame by frame."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -18,8 +19,9 @@ VideoPrompt = Mapping[str, Any]
 class AsyncVideo:
     """A video that is tracked. Iterate over it, once, for its frames' answers as they are done.
 
-    What may pass is tried again while the client's patience lasts, from the frame that is missed. `session`
-    stays on the server: its `next_frame` is the first without an answer.
+    Answers are read as they come, and wait here for whoever iterates. What may pass is tried again while the
+    client's patience lasts, from the frame that is missed. `session` stays on the server: its `next_frame` is
+    the first that was not given out.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class AsyncVideo:
         while True:
             answered = False
             try:
-                async with aclosing(self._answers) as answers:
+                async with aclosing(_read_ahead(self._answers)) as answers:
                     async for body in answers:
                         if "frame" in body:
                             yield self.session.done(frame_of(body))
@@ -59,6 +61,31 @@ class AsyncVideo:
             await patience.wait(error)
         except ServiceError:
             raise await self.session.meant(error) from error
+
+
+async def _read_ahead(answers: AsyncGenerator[Json, None]) -> AsyncGenerator[Json, None]:
+    """The same, each taken when it comes. The server keeps few of its answers to give them again, and does
+    not wait for whoever is slow to use them: what has arrived is not lost with the connection."""
+    arrived = asyncio.Queue[Json | Exception | None]()
+
+    async def read() -> None:
+        try:
+            async with aclosing(answers):
+                async for body in answers:
+                    arrived.put_nowait(body)
+            arrived.put_nowait(None)
+        except Exception as error:
+            arrived.put_nowait(error)
+
+    reading = asyncio.create_task(read())
+    try:
+        while (each := await arrived.get()) is not None:
+            if isinstance(each, Exception):
+                raise each
+            yield each
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def begun(

@@ -61,15 +61,17 @@ def main(
 
 
 def _kinds(client: Client, picture: bytes) -> dict[str, Asking]:
-    """By their names."""
+    """By their names: those that the variant serves."""
     kept, asked = client.encode_image(picture), {"points": [{"x": 100, "y": 100}]}
     # What follows the end of a JPEG is nobody's business, and makes it another file.
     new = (picture + number.to_bytes(8, "big") for number in count())
-    kinds: dict[str, Asking] = {
-        "text, on a new picture": (lambda: client.segment(next(new), [{"text": "car"}], max_segments=3), 5),
-        "click, on a kept picture": (lambda: client.segment(kept.id, [asked]), 5),
-    }
-    for objects in (1, 5, 10):
+    (able,), kinds = client.variants(), dict[str, Asking]()
+    if "text" in able["prompts"]:
+        of_text = lambda: client.segment(next(new), [{"text": "car"}], max_segments=3)  # noqa: E731
+        kinds["text, on a new picture"] = of_text, 5
+    if "points" in able["prompts"]:
+        kinds["click, on a kept picture"] = lambda: client.segment(kept.id, [asked]), 5
+    for objects in (1, 5, 10) if able["memory"] else ():
         frames = client.open_session().stream(_frames(objects))
         kinds[f"frame, {objects} objects"] = (lambda frames=frames: next(frames), _WARMING)  # type: ignore[misc]
     return kinds
