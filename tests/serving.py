@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -93,9 +94,13 @@ class Serving:
         raise AssertionError(f"not ready (exit code {self.process.poll()}):\n{self.log.read_text()}")
 
     def workers(self) -> list[psutil.Process]:
-        """The worker processes."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "worker" in child.cmdline()]
+        """The worker processes that live."""
+        found = list[psutil.Process]()
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "worker" in child.cmdline():
+                    found.append(child)
+        return found
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
