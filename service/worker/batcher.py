@@ -163,8 +163,9 @@ class Batcher:
         """The outputs; `since` is when the calls began to be put together."""
         started = self._now()
         outputs = self._engine.run(graph, inputs)
-        rows, ended = len(next(iter(outputs.values()))), self._now()
+        rows = len(next(iter(outputs.values())))
         with self._changed:
+            ended = self._now()
             # The engine was another thread's until then.
             before, self._ended = self._ended, ended
             if graph in self._worth:
