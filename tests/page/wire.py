@@ -9,6 +9,8 @@ from playwright.sync_api import Page, WebSocket
 
 # For an answer, beside other work and while a worker comes back.
 _PATIENCE_S = 120.0
+# No message is told of later than so long after another, or after it was shown, milliseconds.
+_LATE_MS = 300
 # Notes what is sent: the browser itself tells no test of the images.
 _NOTE = """
 (() => {
@@ -64,7 +66,15 @@ class Wire:
 
     def last(self) -> dict[int, dict[str, Any]]:
         """The last answer to every frame."""
-        return {answer["frame"]: answer for answer in self.answers}
+        return {answer["frame"]: answer for answer in self.settled()}
+
+    def settled(self) -> list[dict[str, Any]]:
+        """Every answer, in the order in which they came. The browser may tell of one after it is shown."""
+        known = -1
+        while known != len(self.answers):
+            known = len(self.answers)
+            self._page.wait_for_timeout(_LATE_MS)
+        return self.answers
 
     def sessions(self) -> set[str]:
         """Ids of the sessions that were streamed."""
