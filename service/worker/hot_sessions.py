@@ -25,7 +25,7 @@ class Session:
     # After the last frame, and before it.
     state: State
     base: State
-    # By frame, the oldest first; each a serialized `Answer`.
+    # By frame; each a serialized `Answer`.
     answers: dict[int, bytes]
     ttl_s: float
     expires: datetime

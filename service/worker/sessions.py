@@ -42,7 +42,7 @@ from service.worker.tracker.state import (
 
 # Answers that are kept: those of frames that a client may have sent and lost.
 ANSWERS = 4
-# And of a video, whose client asks for all of them at once, and has read some of what it is given: bytes.
+# Bytes of them that are kept of a video, whose client may have read far less than it was sent.
 VIDEO_ANSWERS = 2**20
 # Times that a session is taken over again, in one request, from others that take it over too.
 _TAKEOVERS = 3
@@ -177,7 +177,8 @@ class Sessions:
             raise ServiceError(Kind.QUOTA_EXCEEDED, detail)
         cursor = Cursor(frame.frame, frame.revision)
         kept = state_pb.Answer(revision=frame.revision, request=request, answer=answer).SerializeToString()
-        answers = _lasting({**session.answers, frame.frame: kept}, keep)
+        answers = {**session.answers, frame.frame: kept}
+        _forget(answers, keep)
         started = time.perf_counter()
         await self._commit(
             session, replace(session, cursor=cursor, state=after, base=before, answers=answers)
@@ -290,15 +291,13 @@ def _place(session: Session, frame: pb.Frame, request: bytes) -> bool | None:
     return None
 
 
-def _lasting(answers: dict[int, bytes], keep: int) -> dict[int, bytes]:
-    """Those to keep, as `Sessions.add` says, the oldest first."""
-    kept = dict[int, bytes]()
-    for count, frame in enumerate(sorted(answers, reverse=True)):
-        keep -= len(answers[frame])
-        if count >= ANSWERS and keep < 0:
-            break
-        kept[frame] = answers[frame]
-    return dict(reversed(kept.items()))
+def _forget(answers: dict[int, bytes], keep: int) -> None:
+    """Drop those that are not kept, as `Sessions.add` says."""
+    over = sum(map(len, answers.values())) - keep
+    for frame in sorted(answers)[:-ANSWERS]:
+        if over <= 0:
+            return
+        over -= len(answers.pop(frame))
 
 
 def _check_followed(session: Session, frame: pb.Frame) -> None:

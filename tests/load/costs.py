@@ -67,8 +67,8 @@ def _kinds(client: Client, picture: bytes) -> dict[str, Asking]:
     new = (picture + number.to_bytes(8, "big") for number in count())
     (able,), kinds = client.variants(), dict[str, Asking]()
     if "text" in able["prompts"]:
-        of_text = lambda: client.segment(next(new), [{"text": "car"}], max_segments=3)  # noqa: E731
-        kinds["text, on a new picture"] = of_text, 5
+        texts = [{"text": "car"}]
+        kinds["text, on a new picture"] = lambda: client.segment(next(new), texts, max_segments=3), 5
     if "points" in able["prompts"]:
         kinds["click, on a kept picture"] = lambda: client.segment(kept.id, [asked]), 5
     for objects in (1, 5, 10) if able["memory"] else ():
