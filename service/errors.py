@@ -26,6 +26,7 @@ class Kind(StrEnum):
     SESSION_EXPIRED = "session_expired"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_IMAGE = "unsupported_image"
+    UNSUPPORTED_VIDEO = "unsupported_video"
     QUOTA_EXCEEDED = "quota_exceeded"
     OVERLOADED = "overloaded"
     INTERNAL = "internal"
@@ -65,6 +66,7 @@ TABLE: dict[Kind, Row] = {
     Kind.SESSION_EXPIRED: Row(410, _CODE.NOT_FOUND, "The session has expired"),
     Kind.PAYLOAD_TOO_LARGE: Row(413, _CODE.INVALID_ARGUMENT, "The request is too large"),
     Kind.UNSUPPORTED_IMAGE: Row(415, _CODE.INVALID_ARGUMENT, "The image cannot be read"),
+    Kind.UNSUPPORTED_VIDEO: Row(415, _CODE.INVALID_ARGUMENT, "The video cannot be read"),
     Kind.QUOTA_EXCEEDED: Row(429, _CODE.RESOURCE_EXHAUSTED, "The key's quota is used up", retryable=True),
     Kind.OVERLOADED: Row(429, _CODE.RESOURCE_EXHAUSTED, "The variant is busy", retryable=True),
     Kind.INTERNAL: Row(500, _CODE.INTERNAL, "Something went wrong on our side"),
