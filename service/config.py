@@ -137,6 +137,9 @@ class Limits(_Settings):
     """The longest that a tracking session may ask to be kept after its last use."""
     max_segments: PositiveInt = 200
     """The largest `max_segments` a request may ask for."""
+    max_videos: PositiveInt = 8
+    """Videos that one worker tracks at once. The gateway admits so many for each ready worker of a variant,
+    and rejects one more as `overloaded`. They take no room of other requests (`max_waiting`, `max_queued`)."""
 
 
 class LogSettings(_Settings):
@@ -230,7 +233,8 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     """Requests that are worked on at once: while the engine computes for some, others are decoded, or their
     masks are encoded."""
     max_queued: PositiveInt = 64
-    """Requests that may wait for their turn; one more is refused as `overloaded`."""
+    """Requests that may wait for their turn. One more takes the place of the newest of the key with the most
+    requests, if that key has more than its own; else it is refused as `overloaded`."""
     image_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] = 600
     """How long an image that was sent once is kept after its last use."""
     max_kept_image_bytes: PositiveInt = 256 * MIB
@@ -299,7 +303,10 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     """The longest deadline a request may ask for."""
     max_waiting: PositiveInt = 256
     """Requests of one variant that may be admitted and not answered; one more is refused as `overloaded`. So
-    is what its ready workers would refuse, by their `max_queued` and `concurrency`."""
+    is what its ready workers would refuse, by their `max_queued` and `concurrency`. A key that holds less than
+    its fair share, the limit divided by the keys with requests, is admitted up to twice the limit."""
+    slow_reader_timeout_s: PositiveFloat = 30.0
+    """How long a client may leave an answer unread, in seconds, before its connection or call is ended."""
     probe_interval_s: PositiveFloat = 1.0
     """How often a worker that is not ready is asked again."""
     drain_s: NonNegativeFloat = 30.0

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 
 from service.errors import Kind, ServiceError
+from service.fair_share import FairShare
 from service.gateway.call import Call
 from service.gateway.worker import Method, Request, Response, State, Worker
 from service.pb.efficientsam3.v1 import variants_pb2
@@ -47,8 +48,9 @@ class Pool:
         self._probe_interval_s = probe_interval_s
         self._tell = changed
         self._some_ready = asyncio.Event()
-        # Requests that wait for a worker or run on one.
-        self.admitted = 0
+        # Requests that wait for a worker or run on one, by owner; videos are counted apart.
+        self.requests = FairShare()
+        self.videos = FairShare()
         # Seconds that one takes, lately.
         self.mean_s = 0.0
 

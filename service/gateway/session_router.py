@@ -32,7 +32,7 @@ class SessionRouter:
         pool = self.pool_for(request, call)
         if request.session:
             return await self.get(pb.SessionRequest(session=request.session), call)
-        with self._router.admitted(pool):
+        with self._router.admitted(pool, call):
             await self.name_new(pool, call)
             opened = await pool.ask(
                 lambda worker: worker.tracking.OpenSession, request, call, call.new_session
@@ -67,7 +67,7 @@ class SessionRouter:
         pool = self._pool(request.session, call)
         check_frame(request.frame, self._settings)
         self._router.check_source(request.frame.image)
-        with self._router.admitted(pool):
+        with self._router.admitted(pool, call):
             await self._router.bring(request.frame.image, call)
             answer = await pool.ask(lambda worker: worker.tracking.AddFrame, request, call, request.session)
         self._telemetry.record_frame(pool.variant, answer.timings_ms, answer.memory_bytes)

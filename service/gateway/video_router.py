@@ -34,7 +34,7 @@ class VideoRouter:
         check_video(request, self._settings)
         pool = self._sessions.pool_for(request.open, call)
         opened = failed = False
-        with self._router.admitted(pool):
+        with self._router.admitted_video(pool, call):
             if not request.open.session:
                 await self._sessions.name_new(pool, call)
             while True:

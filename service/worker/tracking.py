@@ -8,6 +8,7 @@ from typing import Any
 
 from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
+from service.fair_share import FairShare
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2_grpc
@@ -24,6 +25,9 @@ from service.worker.tracker.state import State
 from service.worker.tracker.tracker import Tracker
 from service.worker.videos import frames_of, open_video
 
+# Nobody knows when one of the videos ends.
+_VIDEO_RETRY_S = 5.0
+
 
 class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
     """Tracking, computed in the lane. Errors are ServiceErrors; rpc.ErrorsAsStatuses tells them."""
@@ -39,6 +43,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         self._variant, self._tracker, self._lane = variant, tracker, lane
         self._sessions, self._images = stores
         self._settings = settings
+        # Videos under way, by owner.
+        self._videos = FairShare()
 
     async def Track(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.TrackRequest], context: Any
@@ -64,6 +70,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         check_video(request, self._settings)
         self._tracker.check(pb.Frame(prompts=[asked.prompt for asked in request.prompts]))
         with (
+            self._video_place(owner),
             self._lane.request(),
             await asyncio.to_thread(open_video, request.video, self._settings) as video,
         ):
@@ -80,6 +87,17 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
                     yield pb.TrackResponse(error=frame_error(frame.frame, error))
                     return
                 yield pb.TrackResponse(frame=answer)
+
+    @contextmanager
+    def _video_place(self, owner: str) -> Iterator[None]:
+        """Count one more video during the block. Raises `overloaded`."""
+        limit = self._settings.max_videos
+        if not self._videos.has_room(owner, limit):
+            self._lane.count_refused_video()
+            detail = f"This worker tracks {self._videos.total} videos; the limit is {limit}."
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=_VIDEO_RETRY_S)
+        with self._videos.hold(owner):
+            yield
 
     async def OpenSession(self, request: pb.OpenSessionRequest, context: Any) -> pb.Session:  # noqa: N802
         """A new session."""
