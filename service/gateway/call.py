@@ -34,7 +34,7 @@ class Call:
     new_session: str = ""
     # The configured variant it asks for; empty until that is known.
     variant: str = ""
-    # "ok", "cancelled", or the error's kind.
+    # "ok", "cancelled", "slow_reader", or the error's kind.
     kind: str = "ok"
     started: float = field(default_factory=time.perf_counter)
 
@@ -67,8 +67,9 @@ def recorded(call: Call, telemetry: Telemetry, left: type[Exception] | None = No
     except ServiceError as error:
         call.failed(error)
         raise
-    except asyncio.CancelledError:
-        call.kind = "cancelled"
+    except (asyncio.CancelledError, GeneratorExit):
+        # Whoever canceled it may have said why.
+        call.kind = "cancelled" if call.kind == "ok" else call.kind
         raise
     except Exception as error:
         call.kind = "cancelled" if left and isinstance(error, left) else Kind.INTERNAL.value

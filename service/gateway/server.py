@@ -20,6 +20,7 @@ from service.gateway.app import make_app
 from service.gateway.fetch import Fetcher
 from service.gateway.router import Describe, Fetch, Router
 from service.gateway.session_router import SessionRouter
+from service.gateway.slow_readers import http_protocol, websocket_protocol
 from service.gateway.video_router import VideoRouter
 from service.open_files import allow_many
 from service.rpc_server import SERVICES
@@ -95,7 +96,8 @@ class Gateway:
             access_log=False,
             lifespan="off",
             server_header=False,
-            ws="websockets-sansio",
+            http=http_protocol(settings.slow_reader_timeout_s),
+            ws=websocket_protocol(settings.slow_reader_timeout_s),
             ws_max_size=settings.max_body_bytes,
             # Messages are read one by one: an answered ping lies behind the frames that were sent before it.
             ws_ping_timeout=settings.max_deadline_ms / 1000,
