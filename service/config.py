@@ -224,6 +224,9 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     feature_cache_bytes: NonNegativeInt = 512 * MIB
     """Bytes of feature maps to keep for the next prompt on an image; 0 keeps none. A full-size student's are
     21 MB for clicks and 112 MB for concepts."""
+    share_cache_between_keys: bool = False
+    """Whether a request may use what was computed for another key's equal image or text. Then the time of an
+    answer reveals whether another key has sent the same."""
     batching: Batching = "dynamic"
     """`dynamic`: what waits for the engine at the same time shares batches. `fixed`: every request by itself,
     so that its answer is the same to the bit whatever else is asked."""
@@ -305,12 +308,37 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     """Requests of one variant that may be admitted and not answered; one more is refused as `overloaded`. So
     is what its ready workers would refuse, by their `max_queued` and `concurrency`. A key that holds less than
     its fair share, the limit divided by the keys with requests, is admitted up to twice the limit."""
-    slow_reader_timeout_s: PositiveFloat = 30.0
-    """How long a client may leave an answer unread, in seconds, before its connection or call is ended."""
     probe_interval_s: PositiveFloat = 1.0
     """How often a worker that is not ready is asked again."""
     drain_s: NonNegativeFloat = 30.0
     """How long a stopping gateway goes on with the requests it has."""
+    allowed_hosts: list[str] = Field(default_factory=list)
+    """Host names that requests may be sent to: `["segment.example", "*.internal.example"]`, `["*"]` for all.
+    Loopback names, IP addresses and `host` are always allowed. If empty, every name is allowed, except by a
+    gateway without keys that listens on loopback."""
+    header_timeout_s: PositiveFloat = 10.0
+    """Seconds until the head of a request must be complete, from the opening of the connection or from the
+    first byte of a later request. A WebSocket without a key is closed after the same time."""
+    idle_timeout_s: PositiveFloat = 5.0
+    """Seconds that a connection is kept open between two requests."""
+    body_timeout_s: PositiveFloat = 20.0
+    """Seconds that the next bytes of a request's body may take to arrive."""
+    write_timeout_s: PositiveFloat = 30.0
+    """Seconds until a client must have read more of a response; then its connection is closed."""
+    min_transfer_bytes_per_s: NonNegativeInt = 1024
+    """Minimum average rate of a request's body, and of a response that is larger than the socket's buffers,
+    after `body_timeout_s` and in each `write_timeout_s`. 0: no minimum."""
+    max_connections: PositiveInt = 4096
+    """Maximum number of HTTP connections and WebSockets. A new one replaces the connection that has waited
+    longest without a complete request; if there is none, the new one is closed."""
+    max_connections_per_address: NonNegativeInt = 0
+    """Maximum number of HTTP connections and WebSockets of one client address. 0: no limit, because all
+    clients behind a proxy share its address."""
+    max_receiving_bytes: PositiveInt = 512 * MIB
+    """Maximum total bytes of request bodies that are not complete yet. One owner gets at most half of it."""
+    max_unsent_bytes: PositiveInt = 256 * MIB
+    """Maximum total bytes of responses that clients have not read yet. Beyond it, the connection that has
+    waited longest for its client is closed."""
     allowed_origins: list[str] = Field(default_factory=list)
     """Other origins whose pages may send requests: `["https://tool.example"]`."""
     page: bool = True

@@ -94,3 +94,11 @@ class ServiceError(Exception):
     @property
     def row(self) -> Row:
         return TABLE[self.kind]
+
+
+class SlowReaderError(ServiceError):
+    """The client of a stream does not read the answers."""
+
+    def __init__(self, timeout_s: float) -> None:
+        detail = f"The client read nothing for {timeout_s:g} s. The session stays: go on with its next frame."
+        super().__init__(Kind.DEADLINE_EXCEEDED, detail)

@@ -56,9 +56,18 @@ class Admission:
     @asynccontextmanager
     async def counted(self, call: Call) -> AsyncIterator[None]:
         """Count the call among those of its key. Raises ServiceError QUOTA_EXCEEDED."""
-        key = call.key
+        await self.spend(call.key)
+        async with self.placed(call.key):
+            yield
+
+    async def spend(self, key: Key | None) -> None:
+        """Count a request against its key's rate. Raises ServiceError QUOTA_EXCEEDED."""
         if key is not None and key.requests_per_s is not None:
             await self._spend(key, key.requests_per_s)
+
+    @asynccontextmanager
+    async def placed(self, key: Key | None) -> AsyncIterator[None]:
+        """Count a request among those of its key that are under way. Raises ServiceError QUOTA_EXCEEDED."""
         if key is None or key.concurrent is None:
             yield
             return

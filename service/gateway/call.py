@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service.errors import Kind, ServiceError
+from service.errors import Kind, ServiceError, SlowReaderError
 from service.gateway.keys import Key
 from service.telemetry import FACTS, Telemetry
 from service.tracing import Fact, current
@@ -16,6 +16,9 @@ from service.tracing import Fact, current
 _LOG = logging.getLogger("service.request")
 
 Transport = Literal["http", "grpc"]
+
+SLOW_READER = "slow_reader"
+"""How a request is recorded whose answer its client did not read."""
 
 
 @dataclass(slots=True)
@@ -53,7 +56,14 @@ class Call:
 
     def failed(self, error: ServiceError) -> None:
         """Note how it ended."""
-        self.kind = error.kind.value
+        self.kind = SLOW_READER if isinstance(error, SlowReaderError) else error.kind.value
+
+
+def note_slow_reader(scope: object) -> None:
+    """Record the HTTP request of this ASGI scope, if there is one, as ended because its answer was not read."""
+    call = scope.get("state", {}).get("call") if isinstance(scope, dict) else None
+    if isinstance(call, Call):
+        call.kind = SLOW_READER
 
 
 @contextmanager

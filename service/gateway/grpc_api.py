@@ -15,7 +15,6 @@ from service.gateway.admission import Admission
 from service.gateway.call import Call, recorded
 from service.gateway.router import Router
 from service.gateway.session_router import SessionRouter
-from service.gateway.slow_readers import evicting
 from service.gateway.video_router import VideoRouter
 from service.pb.efficientsam3.v1 import (
     segmentation_pb2,
@@ -61,7 +60,6 @@ class _Calls:
 
     def __init__(self, settings: GatewaySettings, telemetry: Telemetry, admission: Admission) -> None:
         self.telemetry = telemetry
-        self.slow_reader_timeout_s = settings.slow_reader_timeout_s
         self._settings = settings
         self._admission = admission
 
@@ -126,8 +124,7 @@ class Tracking(tracking_pb2_grpc.TrackingServicer):
             async for request in request_iterator:
                 answer = await self._told(id, request, context)
                 id = id or answer.opened.session
-                with evicting(None, self._calls.slow_reader_timeout_s):
-                    yield answer
+                yield answer
 
     async def TrackVideo(  # noqa: N802
         self, request: tracking_pb2.TrackVideoRequest, context: Context
@@ -139,8 +136,7 @@ class Tracking(tracking_pb2_grpc.TrackingServicer):
             async for answer in answers:
                 if answer.HasField("error"):
                     call.kind = answer.error.kind
-                with evicting(call, self._calls.slow_reader_timeout_s):
-                    yield answer
+                yield answer
 
     async def OpenSession(  # noqa: N802
         self, request: tracking_pb2.OpenSessionRequest, context: Context

@@ -62,7 +62,9 @@ _RING_HOLE = "True: the ring bounds a hole"
 class In(BaseModel):
     """What comes in: no field too many, no type guessed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, hide_input_in_errors=True
+    )
 
 
 class NewImageIn(In):

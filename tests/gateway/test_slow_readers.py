@@ -28,7 +28,7 @@ def worker(house: House) -> Iterator[FakeWorker]:
     """A gateway of one video at a time that waits half a second for its readers, and its worker."""
     worker = house.worker()
     house.run(worker.start())
-    house.open(worker, max_videos=1, slow_reader_timeout_s=0.5)
+    house.open(worker, max_videos=1, write_timeout_s=0.5)
     house.wait_ready()
     yield worker
 
