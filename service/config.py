@@ -125,12 +125,16 @@ class Limits(_Settings):
     """Pixels of an image's longer side."""
     max_prompts: Entries = 32
     """Prompts of one request."""
+    max_video_prompts: Entries = 1_024
+    """Prompts of one whole video, over all its frames; `max_prompts` bounds those of one frame."""
     max_text_chars: PositiveInt = 1_000
     """Characters of one text prompt."""
     max_exemplars: Entries = 32
     """Exemplars of one prompt."""
     max_points: Entries = 64
     """Points of one prompt."""
+    max_mask_points: PositiveInt = 100_000
+    """Points of the rings of all mask prompts of one request."""
     max_answer_bytes: PositiveInt = 64 * MIB
     """Bytes of one answer's segments, as the worker sends them."""
     max_session_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
@@ -308,6 +312,15 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     """Requests of one variant that may be admitted and not answered; one more is refused as `overloaded`. So
     is what its ready workers would refuse, by their `max_queued` and `concurrency`. A key that holds less than
     its fair share, the limit divided by the keys with requests, is admitted up to twice the limit."""
+    message_timeout_s: PositiveFloat = 60.0
+    """How long one gRPC message may take to arrive after its call has begun, in seconds."""
+    max_unfinished_bytes: PositiveInt = 1024 * MIB
+    """Bytes of memory for gRPC messages that are being received. Each counts as the largest message until it
+    is complete; if no room is left, the owner with the most unfinished messages loses one."""
+    max_streams: PositiveInt = 1_024
+    """Tracking streams over gRPC that may be open at once."""
+    stream_idle_s: PositiveFloat = 600.0
+    """How long a tracking stream over gRPC may wait for its next message, in seconds."""
     probe_interval_s: PositiveFloat = 1.0
     """How often a worker that is not ready is asked again."""
     drain_s: NonNegativeFloat = 30.0

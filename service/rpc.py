@@ -8,23 +8,28 @@ the id that a new session is to have by `x-session`, and how many sessions the o
 
 import asyncio
 import functools
+import inspect
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
-from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf import any_pb2, descriptor_pool
+from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from service.errors import INTERNAL_DETAIL, Kind, ServiceError
+from service.message_reader import Incoming, MessageReader
 from service.pb.efficientsam3.v1 import tracking_pb2
+from service.rpc_methods import METHODS, Access
 from service.tracing import OFF, Fact, Span, Tracing, ending, within
 
 DOMAIN = "efficientsam3"
@@ -33,7 +38,6 @@ AUTHORIZATION_KEY = "authorization"
 OWNER_KEY = "x-owner"
 SESSION_KEY = "x-session"
 SESSIONS_KEY = "x-sessions"
-OUR_METHODS = "/efficientsam3."
 
 GIVEN_UP = "The server gave up the call before it was answered."
 
@@ -43,14 +47,16 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 _LOG = logging.getLogger(__name__)
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _SIZES = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
+# Health and reflection calls under way, in all and of one connection.
+_PUBLIC_CALLS, _PUBLIC_CALLS_PER_CONNECTION = 256, 8
 # Status and message share the 8 KiB that gRPC allows for trailing metadata.
 _MAX_DETAIL_BYTES = 1000
 
-_Handler = Callable[[Any, Any], Awaitable[Any]]
 # `Tracing.request` or `Tracing.stream`.
 _Begin = Callable[[str, Mapping[str, str], Mapping[str, str]], Span]
-# A call's context -> `_telling` of it.
-_Telling = Callable[[Any], AbstractAsyncContextManager[None]]
+# (method, the call's context) -> entered before the call's message is received. Yields the owner of its
+# messages, and raises ServiceError.
+Admit = Callable[[str, Any], AbstractAsyncContextManager[str]]
 
 
 def take_request_id(offered: str | None) -> str:
@@ -97,15 +103,51 @@ def frame_error(frame: int, error: ServiceError) -> tracking_pb2.FrameError:
     return tracking_pb2.FrameError(frame=frame, kind=error.kind.value, detail=error.detail)
 
 
-class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
-    """Gives every call of ours its request id and its span, and turns what it raises into a status.
+@asynccontextmanager
+async def trusted(method: str, context: Any) -> AsyncIterator[str]:
+    """Admit every call, as a worker does: it is reached by gateways alone."""
+    yield ""
 
-    A ServiceError becomes its status; anything unexpected is logged with its traceback under the request's
-    id and becomes `internal` with a fixed sentence. No method takes a stream and gives one answer.
+
+class PublicCalls:
+    """The public calls under way, bounded in all and for each connection."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, peer: str) -> Iterator[None]:
+        """Count one more. Raises ServiceError `overloaded`."""
+        # Gateways on the same machine share the name of a Unix socket.
+        limit = _PUBLIC_CALLS if peer.startswith("unix:") else _PUBLIC_CALLS_PER_CONNECTION
+        if self._calls[peer] >= limit or self._calls.total() >= _PUBLIC_CALLS:
+            detail = f"{limit} health and reflection calls are open at once, which is the limit: close some."
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=1.0)
+        self._calls[peer] += 1
+        try:
+            yield
+        finally:
+            self._calls[peer] -= 1
+            if not self._calls[peer]:
+                del self._calls[peer]
+
+
+class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
+    """Admits every call before its message is received, and turns what its method raises into a status.
+
+    RPCs that `rpc_methods` does not declare are refused. A ServiceError becomes its status; anything unexpected
+    is logged with its traceback under the request's id and becomes `internal` with a fixed sentence. No method
+    takes a stream and gives one answer.
     """
 
-    def __init__(self, tracing: Tracing = OFF) -> None:
+    def __init__(
+        self, tracing: Tracing = OFF, admit: Admit = trusted, reader: MessageReader | None = None
+    ) -> None:
+        """`admit` is entered for each call of a method that needs a key; it yields the messages' owner."""
         self._tracing = tracing
+        self._admit = admit
+        self._reader = reader or MessageReader()
+        self._public = PublicCalls()
 
     async def intercept_service(
         self,
@@ -114,77 +156,92 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
         ],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Wrap the handler of one of our methods; others (health, reflection) pass as they are."""
+        """Wrap the method in a handler that receives messages itself, once the call is admitted."""
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
-        if handler is None or not method.startswith(OUR_METHODS):
-            return handler
-        readers = {
-            "request_deserializer": _tolerant(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
-        telling = functools.partial(_telling, method, self._tracing.request)
-        readable = functools.partial(_readable, method)
-        if handler.unary_unary is not None:
-            answer = _guarded(telling, handler.unary_unary, readable)
-            return grpc.unary_unary_rpc_method_handler(answer, **readers)
-        if handler.unary_stream is not None:
-            answers = _guarded_answers(telling, handler.unary_stream, readable)
-            return grpc.unary_stream_rpc_method_handler(answers, **readers)
-        if handler.stream_stream is None:
-            raise NotImplementedError(f"{method}: errors of a stream of requests alone are not translated")
-        telling = functools.partial(_telling, method, self._tracing.stream)
-        answers = _guarded_answers(telling, handler.stream_stream, functools.partial(_all_readable, readable))
-        return grpc.stream_stream_rpc_method_handler(answers, **readers)
+        if handler is None:
+            return None
+        access = METHODS.get(method)
+        if access is None:
+            return _streaming(functools.partial(_refuse, method), None)
+        behavior = handler.unary_unary or handler.unary_stream or handler.stream_stream
+        if behavior is None or handler.request_deserializer is None:
+            raise NotImplementedError(
+                f"{method}: methods that take a stream and give one answer are not served"
+            )
+        incoming = Incoming(method, _request_kind(method), handler.request_deserializer)
+        calls = _Calls(behavior, incoming, takes_stream=handler.stream_stream is not None)
+        if access is Access.PUBLIC:
+            serve = functools.partial(calls.serve_publicly, self._reader, self._public)
+        else:
+            serve = functools.partial(calls.serve, self._reader, self._tracing, self._admit)
+        return _streaming(serve, handler.response_serializer)
 
 
-class _Malformed:
-    """Stands for a message that could not be read, until it can be refused within the call."""
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """The calls of one method."""
+
+    behavior: Any
+    incoming: Incoming
+    takes_stream: bool
+
+    async def serve(self, reader: MessageReader, tracing: Tracing, admit: Admit, context: Any) -> None:
+        """Answer a call that needs to be admitted."""
+        method = self.incoming.method
+        begin = tracing.stream if self.takes_stream else tracing.request
+        async with _telling(method, begin, context), admit(method, context) as owner:
+            if self.takes_stream:
+                await self._answer(reader.each(context, owner, self.incoming), context)
+            else:
+                await self._answer(await reader.only(context, owner, self.incoming), context)
+
+    async def serve_publicly(self, reader: MessageReader, public: PublicCalls, context: Any) -> None:
+        """Answer a call by anybody, which has no span of its own."""
+        peer = context.peer()
+        async with _telling(self.incoming.method, OFF.request, context):
+            with public.counted(peer):
+                messages = reader.public(context, peer.rpartition(":")[0], self.incoming)
+                async with aclosing(messages):
+                    if self.takes_stream:
+                        await self._answer(messages, context)
+                        return
+                    async for message in messages:
+                        await self._answer(message, context)
+                        return
+                raise ServiceError(Kind.INVALID_ARGUMENT, "The call has no message: send one.")
+
+    async def _answer(self, asked: Any, context: Any) -> None:
+        """Send what the behavior answers, which may also write to the context itself."""
+        answer = self.behavior(asked, context)
+        if inspect.isasyncgen(answer):
+            async with aclosing(answer):
+                async for each in answer:
+                    await context.write(each)
+        elif (response := await answer) is not None:
+            await context.write(response)
 
 
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    """A reader that does not raise: gRPC would answer UNKNOWN, without our details, and log a traceback."""
-    assert deserialize is not None
+def _streaming(
+    serve: Callable[[Any], Awaitable[None]], serialize: Callable[[Any], bytes] | None
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Return a handler that gRPC starts before it receives a message; callers see no difference."""
 
-    def read(message: bytes) -> Any:
-        try:
-            return deserialize(message)
-        except DecodeError:
-            return _Malformed()
+    async def handle(_: Any, context: Any) -> None:
+        await serve(context)
 
-    return read
+    return grpc.stream_stream_rpc_method_handler(handle, None, serialize)
 
 
-def _guarded(telling: _Telling, behaviour: Any, readable: Callable[[Any], Any]) -> _Handler:
-    async def answer(request: Any, context: Any) -> Any:
-        async with telling(context):
-            return await behaviour(readable(request), context)
-
-    return answer
+async def _refuse(method: str, context: Any) -> None:
+    _LOG.error("%s is not declared in service.rpc_methods, so that its calls are refused", method)
+    await abort(context, ServiceError(Kind.METHOD_NOT_ALLOWED, "This method is not served here."))
 
 
-def _guarded_answers(
-    telling: _Telling, behaviour: Any, readable: Callable[[Any], Any]
-) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    """`readable` makes what the behaviour takes of what gRPC gives: one message, or a stream of them."""
-
-    async def answers(asked: Any, context: Any) -> AsyncIterator[Any]:
-        async with telling(context):
-            async for response in behaviour(readable(asked), context):
-                yield response
-
-    return answers
-
-
-def _readable(method: str, request: Any) -> Any:
-    if isinstance(request, _Malformed):
-        raise ServiceError(Kind.INVALID_ARGUMENT, f"The message is not one that {method} takes.")
-    return request
-
-
-async def _all_readable(readable: Callable[[Any], Any], requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield readable(request)
+@functools.cache
+def _request_kind(method: str) -> Descriptor:
+    service, _, name = method.removeprefix("/").rpartition("/")
+    return descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].input_type
 
 
 @asynccontextmanager

@@ -140,7 +140,7 @@ class Worker:
             TrackingServicer(manifest.variant, tracker, lane, (sessions, images), settings),
             VariantsServicer(describe(artifact, settings.max_queued + settings.concurrency)),
             state,
-            settings.max_body_bytes,
+            settings,
             tracing,
         )
         worker = cls(
