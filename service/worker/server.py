@@ -28,6 +28,7 @@ from service.tracing import Tracing, open_tracing
 from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
 from service.worker.cores import on_cores
+from service.worker.decoder_process import DecoderProcesses
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
 from service.worker.segmenter import Segmenter
@@ -105,6 +106,7 @@ class Worker:
     images: ImageStore
     shared: SharedEmbeddings | None
     sessions: Sessions
+    decoders: DecoderProcesses
     tracing: Tracing
     # Kinds that are served.
     prompts: tuple[str, ...]
@@ -133,11 +135,12 @@ class Worker:
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
         sessions = Sessions(_open_sessions(settings), origin, settings)
+        decoders = DecoderProcesses(settings.max_video_decoders)
         tracker = Tracker(manifest, batcher, tokenize, settings)
         state = health.aio.HealthServicer()
         server = make_server(
             SegmentationServicer(manifest.variant, segmenter, lane, images, settings),
-            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), settings),
+            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), decoders, settings),
             VariantsServicer(describe(artifact, settings.max_queued + settings.concurrency)),
             state,
             settings,
@@ -153,6 +156,7 @@ class Worker:
             images,
             shared,
             sessions,
+            decoders,
             tracing,
             manifest.prompts,
             settings.drain_s,
@@ -219,6 +223,7 @@ class Worker:
         # Whoever watches our health never hangs up.
         await self.server.stop(None)
         await stopping
+        await self.decoders.close()
         self.lane.close()
         self.batcher.close()
         self.stop_telling()

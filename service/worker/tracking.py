@@ -1,9 +1,8 @@
 """Tracking over gRPC on a worker: translate, call, translate."""
 
-import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from service.config import WorkerSettings
@@ -16,6 +15,7 @@ from service.prompts import check_frame, check_open, check_session_id, check_str
 from service.rpc import frame_error, owner_of, session_of, sessions_of
 from service.sessions.image_store import ImageStore
 from service.tracing import current, ending, within
+from service.worker.decoder_process import DecoderProcesses
 from service.worker.hot_sessions import Session
 from service.worker.lane import Lane, Ticket, Urgency
 from service.worker.scenes import Seen
@@ -23,7 +23,7 @@ from service.worker.servicer import check_source, check_variant, kept_image
 from service.worker.sessions import VIDEO_ANSWERS, Sessions
 from service.worker.tracker.state import State
 from service.worker.tracker.tracker import Tracker
-from service.worker.videos import frames_of, open_video
+from service.worker.videos import Video, open_video
 
 # Nobody knows when one of the videos ends.
 _VIDEO_RETRY_S = 5.0
@@ -38,10 +38,12 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         tracker: Tracker,
         lane: Lane,
         stores: tuple[Sessions, ImageStore],
+        decoders: DecoderProcesses,
         settings: WorkerSettings,
     ) -> None:
         self._variant, self._tracker, self._lane = variant, tracker, lane
         self._sessions, self._images = stores
+        self._decoders = decoders
         self._settings = settings
         # Videos under way, by owner.
         self._videos = FairShare()
@@ -69,16 +71,23 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         owner = owner_of(context)
         check_video(request, self._settings)
         self._tracker.check(pb.Frame(prompts=[asked.prompt for asked in request.prompts]))
-        with (
-            self._video_place(owner),
-            self._lane.request(),
-            await asyncio.to_thread(open_video, request.video, self._settings) as video,
-        ):
-            if not request.open.session and not request.open.HasField("frames_total") and video.frames:
-                request.open.frames_total = video.frames
-            session = await self._open(request.open, context)
-            yield pb.TrackResponse(opened=described(session, self._variant))
-            async for frame in frames_of(video, request):
+        with self._video_place(owner), self._lane.request():
+            async with (
+                open_video(self._decoders, request, self._settings) as video,
+                aclosing(self._follow_video(request, video, owner, context)) as responses,
+            ):
+                async for response in responses:
+                    yield response
+
+    async def _follow_video(
+        self, request: pb.TrackVideoRequest, video: Video, owner: str, context: Any
+    ) -> AsyncGenerator[pb.TrackResponse, None]:
+        if not request.open.session and not request.open.HasField("frames_total") and video.frames:
+            request.open.frames_total = video.frames
+        session = await self._open(request.open, context)
+        yield pb.TrackResponse(opened=described(session, self._variant))
+        async with aclosing(video.frames_of(request)) as frames:
+            async for frame in frames:
                 try:
                     with _part("frame"):
                         ticket = Ticket(context.time_remaining(), owner, Urgency.BULK)
