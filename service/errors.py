@@ -100,5 +100,5 @@ class SlowReaderError(ServiceError):
     """The client of a stream does not read the answers."""
 
     def __init__(self, timeout_s: float) -> None:
-        detail = f"The client read nothing for {timeout_s:g} s. The session stays: go on with its next frame."
+        detail = f"The answers were not read within {timeout_s:.0f} s. Sessions stay: go on with the next frame."
         super().__init__(Kind.DEADLINE_EXCEEDED, detail)

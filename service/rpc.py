@@ -26,7 +26,7 @@ from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from service.errors import INTERNAL_DETAIL, Kind, ServiceError
+from service.errors import INTERNAL_DETAIL, Kind, ServiceError, SlowReaderError
 from service.message_reader import Incoming, MessageReader
 from service.pb.efficientsam3.v1 import tracking_pb2
 from service.rpc_methods import METHODS, Access
@@ -51,6 +51,8 @@ _SIZES = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 _PUBLIC_CALLS, _PUBLIC_CALLS_PER_CONNECTION = 256, 8
 # Status and message share the 8 KiB that gRPC allows for trailing metadata.
 _MAX_DETAIL_BYTES = 1000
+# A large answer may take longer than `write_timeout_s`, as long as the client reads at this rate.
+_MIN_READ_BYTES_PER_S = 65_536
 
 # `Tracing.request` or `Tracing.stream`.
 _Begin = Callable[[str, Mapping[str, str], Mapping[str, str]], Span]
@@ -141,9 +143,17 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, tracing: Tracing = OFF, admit: Admit = trusted, reader: MessageReader | None = None
+        self,
+        tracing: Tracing = OFF,
+        admit: Admit = trusted,
+        reader: MessageReader | None = None,
+        write_timeout_s: float | None = None,
     ) -> None:
-        """`admit` is entered for each call of a method that needs a key; it yields the messages' owner."""
+        """`admit` is entered for each call of a method that needs a key; it yields the messages' owner.
+
+        A call whose client reads nothing for `write_timeout_s` is ended. None: it may take until its deadline.
+        """
+        self._write_timeout_s = write_timeout_s
         self._tracing = tracing
         self._admit = admit
         self._reader = reader or MessageReader()
@@ -170,7 +180,8 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
                 f"{method}: methods that take a stream and give one answer are not served"
             )
         incoming = Incoming(method, _request_kind(method), handler.request_deserializer)
-        calls = _Calls(behavior, incoming, takes_stream=handler.stream_stream is not None)
+        takes_stream = handler.stream_stream is not None
+        calls = _Calls(behavior, incoming, takes_stream, self._write_timeout_s)
         if access is Access.PUBLIC:
             serve = functools.partial(calls.serve_publicly, self._reader, self._public)
         else:
@@ -185,6 +196,7 @@ class _Calls:
     behavior: Any
     incoming: Incoming
     takes_stream: bool
+    write_timeout_s: float | None
 
     async def serve(self, reader: MessageReader, tracing: Tracing, admit: Admit, context: Any) -> None:
         """Answer a call that needs to be admitted."""
@@ -217,9 +229,27 @@ class _Calls:
         if inspect.isasyncgen(answer):
             async with aclosing(answer):
                 async for each in answer:
-                    await context.write(each)
+                    try:
+                        await self._write(each, context)
+                    except SlowReaderError as error:
+                        # The behavior ends where it handed the answer over, as if it had failed there.
+                        await answer.athrow(error)
         elif (response := await answer) is not None:
-            await context.write(response)
+            await self._write(response, context)
+
+    async def _write(self, answer: Any, context: Any) -> None:
+        """Send an answer, which gRPC takes when the client has read most of those before it."""
+        limit_s = self.write_timeout_s
+        if limit_s is not None:
+            limit_s += answer.ByteSize() / _MIN_READ_BYTES_PER_S
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                await context.write(answer)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            assert limit_s is not None
+            raise SlowReaderError(limit_s) from None
 
 
 def _streaming(

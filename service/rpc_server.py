@@ -42,13 +42,14 @@ def make_server(
     tracing: Tracing = OFF,
     admit: Admit = trusted,
     reader: MessageReader | None = None,
+    write_timeout_s: float | None = None,
 ) -> grpc.aio.Server:
     """The server, without a port yet. What its methods raise is told as `rpc.ErrorsAsStatuses` says.
 
     `tracing` makes the spans of its calls. `admit` and `reader` decide whose messages are received, and how;
-    without them callers are trusted.
+    without them callers are trusted. A call whose client reads nothing for `write_timeout_s` is ended.
     """
-    interceptor = ErrorsAsStatuses(tracing, admit, reader or MessageReader(limits))
+    interceptor = ErrorsAsStatuses(tracing, admit, reader or MessageReader(limits), write_timeout_s)
     server = grpc.aio.server(interceptors=[interceptor], options=_options(limits))
     segmentation_pb2_grpc.add_SegmentationServicer_to_server(segmentation, server)
     tracking_pb2_grpc.add_TrackingServicer_to_server(tracking, server)

@@ -68,6 +68,7 @@ def make_server(
         telemetry.tracing,
         calls.admit,
         MessageReader(settings, unfinished, settings.stream_idle_s),
+        settings.write_timeout_s,
     )
 
 

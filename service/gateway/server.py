@@ -110,7 +110,7 @@ class Gateway:
         self.grpc_port = 0
         self._health = health.aio.HealthServicer()
         sessions = SessionRouter(router, settings, telemetry)
-        videos = VideoRouter(router, sessions, settings, telemetry)
+        videos = VideoRouter(router, sessions, admission, settings, telemetry)
         tracking = sessions, videos
         self._grpc = grpc_api.make_server(settings, router, tracking, telemetry, admission, self._health)
         config = BoundedConfig(

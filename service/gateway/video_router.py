@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from service.config import GatewaySettings
 from service.errors import Kind, ServiceError
+from service.gateway.admission import Admission
 from service.gateway.call import Call
 from service.gateway.pool import Pool
 from service.gateway.router import Router
@@ -20,16 +21,22 @@ class VideoRouter:
     """Videos, each tracked in a session of its own or in one that it began in."""
 
     def __init__(
-        self, router: Router, sessions: SessionRouter, settings: GatewaySettings, telemetry: Telemetry
+        self,
+        router: Router,
+        sessions: SessionRouter,
+        admission: Admission,
+        settings: GatewaySettings,
+        telemetry: Telemetry,
     ) -> None:
-        self._router, self._sessions = router, sessions
+        self._router, self._sessions, self._admission = router, sessions, admission
         self._settings, self._telemetry = settings, telemetry
 
     async def track(self, request: pb.TrackVideoRequest, call: Call) -> Answers:
         """The session, then every frame's answer as it is done. `request` is changed on the way.
 
-        A worker that goes away is replaced as often as frames go on being answered. Raises ServiceError as
-        the sessions' router does; what has come by then stays true.
+        Frames come no faster than the key's rate allows. A worker that goes away is replaced as often as frames
+        go on being answered. Raises ServiceError as the sessions' router and `Admission.pace` do; what has come
+        by then stays true.
         """
         check_video(request, self._settings)
         pool = self._sessions.pool_for(request.open, call)
@@ -41,6 +48,8 @@ class VideoRouter:
                 try:
                     async with aclosing(self._rest(pool, request, call)) as answers:
                         async for answer in answers:
+                            if answer.HasField("frame"):
+                                await self._admission.pace(call)
                             if not (opened and answer.HasField("opened")):
                                 yield answer
                             opened, failed = True, failed and not answer.HasField("frame")
