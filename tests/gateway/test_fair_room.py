@@ -22,7 +22,7 @@ def worker(house: House, keys: KeysFile) -> FakeWorker:
 
 
 def test_a_key_below_its_share_is_admitted_where_another_fills_the_room(house: House, worker: FakeWorker) -> None:
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(8) as threads:
         held: list[Future[httpx.Response]] = []
 
         def come(name: str) -> None:
