@@ -39,6 +39,12 @@ _STREAM_RETRY_S = 5.0
 
 _TRACK = f"/{rpc_server.TRACKING}/Track"
 _TRACK_VIDEO = f"/{rpc_server.TRACKING}/TrackVideo"
+# Methods whose calls wait for a worker. While there is no room for them they are refused unread.
+_QUEUED = {
+    _TRACK_VIDEO,
+    *(f"/{rpc_server.TRACKING}/{name}" for name in ("OpenSession", "AddFrame")),
+    *(f"/{rpc_server.SEGMENTATION}/{name}" for name in ("Segment", "EncodeImage")),
+}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -56,7 +62,7 @@ def make_server(
     state: health.aio.HealthServicer,
 ) -> grpc.aio.Server:
     """The server, without a port yet."""
-    calls = _Calls(settings, telemetry, admission)
+    calls = _Calls(settings, telemetry, admission, router)
     size = max_message_bytes(settings)
     unfinished = UnfinishedMessages(settings.max_unfinished_bytes, size, settings.message_timeout_s)
     return rpc_server.make_server(
@@ -75,8 +81,11 @@ def make_server(
 class _Calls:
     """Makes, admits and records the Call of a gRPC request."""
 
-    def __init__(self, settings: GatewaySettings, telemetry: Telemetry, admission: Admission) -> None:
+    def __init__(
+        self, settings: GatewaySettings, telemetry: Telemetry, admission: Admission, router: Router
+    ) -> None:
         self.telemetry = telemetry
+        self._router = router
         self._settings = settings
         self._admission = admission
         # Open streams by their owner.
@@ -109,6 +118,8 @@ class _Calls:
         call = self._call(method, context, long=long)
         with recorded(call, self.telemetry):
             call.key = self._admission.key(authorization_of(context))
+            if method in _QUEUED:
+                self._router.check_any_room(call.owner, video=method == _TRACK_VIDEO)
             async with self._admission.counted(call):
                 yield call
 

@@ -223,6 +223,20 @@ class Router:
         with pool.videos.hold(call.owner), self._telemetry.inflight.labels(pool.name).track_inprogress():
             yield
 
+    def check_any_room(self, owner: str, *, video: bool = False) -> None:
+        """Raise OVERLOADED if no variant has room for the owner's request, before its message is received."""
+        check = self.check_video_room if video else self.check_room
+        refusal: ServiceError | None = None
+        for pool in self._all():
+            try:
+                check(pool, owner)
+            except ServiceError as error:
+                refusal = refusal or error
+            else:
+                return
+        if refusal:
+            raise refusal
+
     def check_room(self, pool: Pool, owner: str) -> None:
         """Raise OVERLOADED if the owner may not have one more request of the pool's variant."""
         limit = min(self._settings.max_waiting, pool.capacity or self._settings.max_waiting)
