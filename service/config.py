@@ -322,7 +322,7 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     its fair share, the limit divided by the keys with requests, is admitted up to twice the limit."""
     message_timeout_s: PositiveFloat = 60.0
     """How long one gRPC message may take to arrive after its call has begun, in seconds."""
-    max_unfinished_bytes: PositiveInt = 1024 * MIB
+    max_receiving_message_bytes: PositiveInt = 1024 * MIB
     """Bytes of memory for gRPC messages that are being received. Each counts as the largest message until it
     is complete; if no room is left, the owner with the most unfinished messages loses one."""
     max_streams: PositiveInt = 1_024

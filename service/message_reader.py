@@ -1,7 +1,7 @@
 """Receives the messages of gRPC calls within bounds on memory and time.
 
-gRPC grants a peer room for a whole message as soon as the server asks for one, and does not report how much of
-it has arrived. So an unfinished message counts as the largest that is allowed, and no message is asked for
+gRPC grants a peer room for a whole message as soon as the server asks for one, and does not report how much
+of it has arrived. So an unfinished message counts as the largest that is allowed, and no message is asked for
 before its sender is authenticated.
 """
 

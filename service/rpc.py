@@ -4,6 +4,8 @@ An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <ki
 and, where the error says when to come back, metadata {retry_after_s}. The request's id travels as metadata
 `x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`,
 the id that a new session is to have by `x-session`, and how many sessions the owner may have by `x-sessions`.
+By `x-announce` it asks to be informed when the worker begins to compute: the worker sends `x-begun` as
+initial metadata, and for each frame of a video a message. What had begun is not sent to another worker.
 """
 
 import asyncio
@@ -38,6 +40,8 @@ AUTHORIZATION_KEY = "authorization"
 OWNER_KEY = "x-owner"
 SESSION_KEY = "x-session"
 SESSIONS_KEY = "x-sessions"
+ANNOUNCE_KEY = "x-announce"
+BEGUN_KEY = "x-begun"
 
 GIVEN_UP = "The server gave up the call before it was answered."
 
@@ -59,6 +63,8 @@ _Begin = Callable[[str, Mapping[str, str], Mapping[str, str]], Span]
 # (method, the call's context) -> entered before the call's message is received. Yields the owner of its
 # messages, and raises ServiceError.
 Admit = Callable[[str, Any], AbstractAsyncContextManager[str]]
+# Informs the caller that computing begins. A second call does nothing.
+Announce = Callable[[], Awaitable[None]]
 
 
 def take_request_id(offered: str | None) -> str:
@@ -86,6 +92,34 @@ def sessions_of(context: "grpc.aio.ServicerContext[Any, Any]", limit: int) -> in
     """How many sessions the owner may have at once: as the gateway says, and no more than `limit`."""
     told = str(dict(context.invocation_metadata() or ()).get(SESSIONS_KEY, ""))
     return min(int(told), limit) if told.isascii() and told.isdigit() else limit
+
+
+def announcing(context: "grpc.aio.ServicerContext[Any, Any]") -> Announce:
+    """Return what informs the gateway that computing has begun; nothing is sent to others."""
+    metadata = ((BEGUN_KEY, "1"),)
+    wanted = ANNOUNCE_KEY in dict(context.invocation_metadata() or ())
+
+    async def announce() -> None:
+        nonlocal wanted
+        if wanted:
+            wanted = False
+            await context.send_initial_metadata(metadata)
+
+    return announce
+
+
+def announcing_frame(context: "grpc.aio.ServicerContext[Any, Any]", frame: int) -> Announce:
+    """Return what informs the gateway that computing this frame of a video has begun."""
+    wanted = ANNOUNCE_KEY in dict(context.invocation_metadata() or ())
+
+    async def announce() -> None:
+        nonlocal wanted
+        if wanted:
+            wanted = False
+            begun = tracking_pb2.FrameBegun(frame=frame)
+            await context.write(tracking_pb2.TrackResponse(begun=begun))
+
+    return announce
 
 
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceError) -> NoReturn:
@@ -137,8 +171,8 @@ class PublicCalls:
 class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
     """Admits every call before its message is received, and turns what its method raises into a status.
 
-    RPCs that `rpc_methods` does not declare are refused. A ServiceError becomes its status; anything unexpected
-    is logged with its traceback under the request's id and becomes `internal` with a fixed sentence. No method
+    RPCs that `rpc_methods` does not declare are refused. A ServiceError becomes its status; anything else is
+    logged with its traceback under the request's id and becomes `internal` with a fixed sentence. No method
     takes a stream and gives one answer.
     """
 

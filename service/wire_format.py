@@ -1,6 +1,6 @@
 """Counts the fields of a serialized protobuf message before it is parsed.
 
-Parsing holds the interpreter's lock until it ends, and 27 MB are enough for millions of fields. The walk stops
+Parsing holds the interpreter's lock until it ends, and 27 MB can hold millions of fields. The walk stops
 at the first limit that is exceeded, so that its cost is bounded by the limits.
 """
 

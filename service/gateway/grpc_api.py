@@ -64,7 +64,7 @@ def make_server(
     """The server, without a port yet."""
     calls = _Calls(settings, telemetry, admission, router)
     size = max_message_bytes(settings)
-    unfinished = UnfinishedMessages(settings.max_unfinished_bytes, size, settings.message_timeout_s)
+    unfinished = UnfinishedMessages(settings.max_receiving_message_bytes, size, settings.message_timeout_s)
     return rpc_server.make_server(
         Segmentation(router),
         Tracking(*tracking, calls),

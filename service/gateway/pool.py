@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from service.errors import Kind, ServiceError
 from service.fair_share import FairShare
 from service.gateway.call import Call
-from service.gateway.worker import Method, Request, Response, State, Worker
+from service.gateway.worker import Method, Request, Response, State, Worker, WorkerLostError
 from service.pb.efficientsam3.v1 import variants_pb2
 from service.tls import Trust
 
@@ -116,16 +116,16 @@ class Pool:
     ) -> Response:
         """Answer by the worker that `choose` names, waiting for a ready one until the call's deadline.
 
-        No request changes what another answers, so one whose worker goes away is sent once more. `kept` is
-        the id of the image or the session that a worker may have. Raises ServiceError: UNAVAILABLE when
-        no worker is ready in time or the second try fails too, DEADLINE_EXCEEDED, and whatever the worker
-        raises.
+        No request changes what another answers, so one whose worker goes away is sent once more, unless that
+        worker had begun to compute it: the request may be what stopped it. `kept` is the id of the image or
+        the session that a worker may have. Raises ServiceError: UNAVAILABLE when no worker is ready in time,
+        the second try fails too or there must be none, DEADLINE_EXCEEDED, and whatever the worker raises.
         """
         worker = await self.next(call, kept)
         try:
             return await worker.ask(method, request, call)
         except ServiceError as error:
-            if error.kind is not Kind.UNAVAILABLE:
+            if error.kind is not Kind.UNAVAILABLE or (isinstance(error, WorkerLostError) and error.begun):
                 raise
             _LOG.warning("request %s: its worker went away, trying once more", call.request_id)
         worker = await self.next(call, kept)

@@ -19,8 +19,8 @@ class SessionRouter:
     """Sessions by their ids, which name their variant; each has a favourite among its workers.
 
     All of it raises ServiceError: what the checks of `prompts` and `Pool.ask` raise, UNAVAILABLE while the
-    gateway is stopping, OVERLOADED, and what the worker raises. A request whose worker goes away is sent to
-    another: a frame that was answered is answered the same way again.
+    gateway is stopping, OVERLOADED, and what the worker raises. A request whose worker goes away before it
+    begins to compute is sent to another: a frame that was answered is answered the same way again.
     """
 
     def __init__(self, router: Router, settings: GatewaySettings, telemetry: Telemetry) -> None:

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from service.errors import Kind, ServiceError
+from service.rpc import Announce
 from service.telemetry import WorkerTelemetry
 from service.tracing import current
 
@@ -39,9 +40,18 @@ class Urgency(Enum):
 class Ticket:
     """One caller's place: how long it waited, and whether it still waits."""
 
-    def __init__(self, remaining_s: float | None, owner: str = "", urgency: Urgency = Urgency.USUAL) -> None:
-        """`remaining_s`: seconds until the caller's deadline; None without one."""
-        self.owner, self.urgency = owner, urgency
+    def __init__(
+        self,
+        remaining_s: float | None,
+        owner: str = "",
+        urgency: Urgency = Urgency.USUAL,
+        announce: Announce | None = None,
+    ) -> None:
+        """`remaining_s`: seconds until the caller's deadline; None without one.
+
+        `announce` informs the caller, before anything is computed, that its turn has come.
+        """
+        self.owner, self.urgency, self.announce = owner, urgency, announce
         self._since = time.monotonic()
         self._deadline = None if remaining_s is None else self._since + remaining_s
         self._abandoned = threading.Event()
@@ -208,6 +218,12 @@ class Lane:
         """
         ticket.go_on()
         await self._turn(ticket)
+        if ticket.announce:
+            try:
+                await ticket.announce()
+            except BaseException:
+                self._end(ticket.owner)
+                raise
         self._telemetry.waited(ticket.urgency.name.lower(), ticket.waited_ms() / 1000)
         loop = asyncio.get_running_loop()
         # The thread works for the caller's span and request id.

@@ -10,7 +10,7 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2_grpc
 from service.pb.efficientsam3.v1 import variants_pb2 as variants_pb
 from service.prompts import check, check_image_id, check_new_image, is_concept
-from service.rpc import owner_of
+from service.rpc import announcing, owner_of
 from service.sessions.image_store import ImageStore
 from service.worker.lane import Lane, Ticket, Urgency
 from service.worker.scenes import Scene
@@ -37,7 +37,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         # Whoever clicks looks at the picture.
         clicks = not any(map(is_concept, request.prompts))
         urgency = Urgency.INTERACTIVE if clicks else Urgency.USUAL
-        ticket = Ticket(context.time_remaining(), owner_of(context), urgency)
+        ticket = Ticket(context.time_remaining(), owner_of(context), urgency, announcing(context))
         check(request, self._limits)
         check_variant(request.variant, self._variant)
         check_source(request.image)
@@ -51,7 +51,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         self, request: pb.EncodeImageRequest, context: Any
     ) -> pb.EncodeImageResponse:
         """Check, queue, decode and encode; then keep the image's bytes."""
-        ticket = Ticket(context.time_remaining(), owner_of(context))
+        ticket = Ticket(context.time_remaining(), owner_of(context), announce=announcing(context))
         check_new_image(request, self._limits)
         check_variant(request.variant, self._variant)
         check_source(request.image)

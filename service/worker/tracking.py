@@ -12,7 +12,7 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2_grpc
 from service.prompts import check_frame, check_open, check_session_id, check_stream, check_video
-from service.rpc import frame_error, owner_of, session_of, sessions_of
+from service.rpc import announcing, announcing_frame, frame_error, owner_of, session_of, sessions_of
 from service.sessions.image_store import ImageStore
 from service.tracing import current, ending, within
 from service.worker.decoder_process import DecoderProcesses
@@ -90,7 +90,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             async for frame in frames:
                 try:
                     with _part("frame"):
-                        ticket = Ticket(context.time_remaining(), owner, Urgency.BULK)
+                        announce = announcing_frame(context, frame.frame)
+                        ticket = Ticket(context.time_remaining(), owner, Urgency.BULK, announce)
                         answer = await self._follow(owner, session.id, frame, ticket, VIDEO_ANSWERS)
                 except ServiceError as error:
                     yield pb.TrackResponse(error=frame_error(frame.frame, error))
@@ -120,7 +121,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
     async def AddFrame(self, request: pb.AddFrameRequest, context: Any) -> pb.FrameAnswer:  # noqa: N802
         """The next frame, or the last one again."""
         check_session_id(request.session)
-        return await self._add(owner_of(context), request.session, request.frame, context.time_remaining())
+        ticket = Ticket(context.time_remaining(), owner_of(context), Urgency.INTERACTIVE, announcing(context))
+        return await self._add(request.session, request.frame, ticket)
 
     async def GetSession(self, request: pb.SessionRequest, context: Any) -> pb.Session:  # noqa: N802
         """Where the session stands."""
@@ -159,17 +161,17 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         """A frame's answer, or why there is none."""
         try:
             with _part("frame"):
-                return pb.TrackResponse(frame=await self._add(owner, id, frame, None))
+                ticket = Ticket(None, owner, Urgency.INTERACTIVE)
+                return pb.TrackResponse(frame=await self._add(id, frame, ticket))
         except ServiceError as error:
             return pb.TrackResponse(error=frame_error(frame.frame, error))
 
-    async def _add(self, owner: str, id: str, frame: pb.Frame, left_s: float | None) -> pb.FrameAnswer:
-        ticket = Ticket(left_s, owner, Urgency.INTERACTIVE)
+    async def _add(self, id: str, frame: pb.Frame, ticket: Ticket) -> pb.FrameAnswer:
         check_frame(frame, self._settings)
         self._tracker.check(frame)
         if frame.HasField("image"):
             check_source(frame.image)
-        return await self._follow(owner, id, frame, ticket)
+        return await self._follow(ticket.owner, id, frame, ticket)
 
     async def _follow(
         self, owner: str, id: str, frame: pb.Frame, ticket: Ticket, keep: int = 0
