@@ -301,6 +301,6 @@ def configure_logging(settings: LogSettings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    # They repeat what our own lines and answers say.
-    for name in ("uvicorn.error", "httpx", "python_multipart"):
+    # They repeat what our own lines and answers say, or what clients sent, keys among it.
+    for name in ("uvicorn.error", "httpx", "httpcore", "websockets", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -23,7 +23,7 @@ _MAX_PIECES, _MIN_PIECE_BYTES = 2000, 512
 # Fragments of one WebSocket message, and pings and pongs of one connection per second.
 _MAX_FRAGMENTS = 4096
 _MAX_CONTROL_PER_S = 100
-# Seconds that a client which is answered before it has sent its whole body may take to read the answer.
+# Seconds that a client may take to read the answer to a body that it has not ended, or to answer our closing.
 _LINGER_S = 1.0
 # Bytes that a WebSocket may still send after we have closed it.
 _MAX_AFTER_CLOSE = 65_536
@@ -121,6 +121,9 @@ class BoundedHttp(H11Protocol):
 
     def handle_events(self) -> None:
         super().handle_events()
+        if self.transport is self._socket:
+            # A WebSocket has taken over.
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_head_timer()
             self._bounds.works(self)
@@ -185,6 +188,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._bounds = config.bounds
+        self.close_timeout = _LINGER_S
         # What was received and not parsed: at most one read of the socket.
         self._unparsed = bytearray()
         # Bytes since we closed, and pings and pongs since a time in the loop's clock.

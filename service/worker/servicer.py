@@ -78,14 +78,14 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
 
     def _compute(self, request: pb.SegmentRequest, ticket: Ticket) -> pb.SegmentResponse:
         queue_ms = ticket.begin()
-        response = self._segmenter.segment(request, ticket.go_on)
+        response = self._segmenter.segment(request, ticket.go_on, ticket.owner)
         response.timings_ms["queue"] = queue_ms
         response.timings_ms["total"] = ticket.waited_ms()
         return response
 
     def _encode(self, data: bytes, ticket: Ticket) -> tuple[Scene, dict[str, float]]:
         queue_ms = ticket.begin()
-        scene, stages_ms = self._segmenter.encode(data, ticket.go_on)
+        scene, stages_ms = self._segmenter.encode(data, ticket.go_on, ticket.owner)
         return scene, {**stages_ms, "queue": queue_ms}
 
 

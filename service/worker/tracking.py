@@ -198,7 +198,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         self, frame: pb.Frame, state: State, seen: Seen | None, ticket: Ticket
     ) -> tuple[State, pb.FrameAnswer, Seen]:
         queue_ms = ticket.begin()
-        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on)
+        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on, ticket.owner)
         answer.timings_ms["queue"] = queue_ms
         answer.timings_ms["total"] = ticket.waited_ms()
         return after, answer, seen
