@@ -267,10 +267,12 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     """Bytes of sessions' memories and last frames that stay on the worker between frames. The last frames of
     the least used go first, 25 MB each for a full-size student: whoever corrects such a frame sends its image
     again. Then the memories go, and are loaded again from Redis. Without Redis all memories stay."""
-    max_video_decoders: Annotated[int, Field(ge=1, le=1024)] = 4
-    """Videos that are decoded at once, each in a process of its own; further ones wait."""
-    video_decoder_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 1024 * MIB
-    """Bytes that decoding one video may take, the file included; more is rejected as `unsupported_video`."""
+    max_video_decoders: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Videos that are decoded at once, each in a process of its own. Others wait; the key with the fewest
+    running ones is next."""
+    video_decoder_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 1280 * MIB
+    """Bytes that decoding one video may take, the file included, enough for 8K. A video that needs more is
+    rejected as `unsupported_video`."""
     video_decoder_cpu_s: PositiveInt = 20
     """Seconds of processor time that opening a video, or decoding one frame, may take."""
     video_decoder_timeout_s: PositiveFloat = 60.0

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -148,25 +149,72 @@ class Results:
         return DecoderError("cpu" if code == -signal.SIGXCPU else "crashed")
 
 
+class _Slots:
+    """A bounded number of slots; the next one goes to the owner that holds the fewest."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._held = Counter[str]()
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+
+    async def acquire(self, owner: str) -> None:
+        """Wait for a slot."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((owner, turn))
+        self._assign()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if (owner, turn) in self._waiting:
+                self._waiting.remove((owner, turn))
+            else:
+                self.release(owner)
+            raise
+
+    def release(self, owner: str) -> None:
+        """Give a slot back."""
+        self._free += 1
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
+        self._assign()
+
+    def _assign(self) -> None:
+        while self._free and self._waiting:
+            owner, turn = next = min(self._waiting, key=lambda each: self._held[each[0]])
+            self._waiting.remove(next)
+            # A canceled one removes itself from the list only later.
+            if not turn.done():
+                self._free -= 1
+                self._held[owner] += 1
+                turn.set_result(None)
+
+
 class DecoderProcesses:
     """Starts children and ends them; at most `most` run at once, others wait. Used from one event loop."""
 
     def __init__(self, most: int) -> None:
-        self._free = asyncio.Semaphore(most)
+        self._slots = _Slots(most)
         self._running: set[Process] = set()
         # The loop itself keeps only weak references to tasks.
         self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def decode(
-        self, function: str, data: bytes, options: Mapping[str, Any], limits: DecoderLimits
+        self,
+        function: str,
+        data: bytes,
+        options: Mapping[str, Any],
+        limits: DecoderLimits,
+        owner: str = "",
     ) -> AsyncIterator[Results]:
         """Run `module:function` on `data` in a child, and kill the child at the end of the block.
 
+        Where children must be waited for, `owner` is served before owners that have more of them.
         The module must import all that it needs when it is imported: the child opens no file afterwards.
         Raises DecoderStartError, and DecoderError and DecodeRejected as iterating over the results does.
         """
-        await self._free.acquire()
+        await self._slots.acquire(owner)
         starting = asyncio.create_task(self._start(function, limits))
         try:
             results = Results(await asyncio.shield(starting), limits)
@@ -175,16 +223,21 @@ class DecoderProcesses:
         finally:
             # The child is dead before anything is awaited, so that a second cancellation changes nothing.
             self._kill(starting)
-            ending = asyncio.create_task(self._end(starting))
+            ending = asyncio.create_task(self._end(starting, owner))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
             await asyncio.shield(ending)
 
     async def decode_one(
-        self, function: str, data: bytes, options: Mapping[str, Any], limits: DecoderLimits
+        self,
+        function: str,
+        data: bytes,
+        options: Mapping[str, Any],
+        limits: DecoderLimits,
+        owner: str = "",
     ) -> bytes:
         """Return the only result of the function. Raises what `decode` does."""
-        async with self.decode(function, data, options, limits) as results:
+        async with self.decode(function, data, options, limits, owner) as results:
             async for result in results:
                 return result
         raise DecoderError("crashed")
@@ -224,7 +277,7 @@ class DecoderProcesses:
         if starting.done() and not starting.cancelled() and starting.exception() is None:
             _kill(starting.result())
 
-    async def _end(self, starting: "asyncio.Task[Process]") -> None:
+    async def _end(self, starting: "asyncio.Task[Process]", owner: str) -> None:
         """Return when the child is gone and its pipes are closed; it may still be starting."""
         try:
             with suppress(DecoderStartError):
@@ -235,7 +288,7 @@ class DecoderProcesses:
                     await process.communicate()
                 self._running.discard(process)
         finally:
-            self._free.release()
+            self._slots.release(owner)
 
 
 def _kill(process: Process) -> None:

@@ -73,7 +73,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         self._tracker.check(pb.Frame(prompts=[asked.prompt for asked in request.prompts]))
         with self._video_place(owner), self._lane.request():
             async with (
-                open_video(self._decoders, request, self._settings) as video,
+                open_video(self._decoders, request, self._settings, owner) as video,
                 aclosing(self._follow_video(request, video, owner, context)) as responses,
             ):
                 async for response in responses:

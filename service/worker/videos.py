@@ -66,7 +66,7 @@ class Video:
 
 @asynccontextmanager
 async def open_video(
-    processes: DecoderProcesses, request: pb.TrackVideoRequest, settings: WorkerSettings
+    processes: DecoderProcesses, request: pb.TrackVideoRequest, settings: WorkerSettings, owner: str
 ) -> AsyncIterator[Video]:
     """Decode the request's video in a process that ends with the block, at once.
 
@@ -86,7 +86,7 @@ async def open_video(
     )
     async with AsyncExitStack() as stack:
         with _service_errors(settings):
-            decoding = processes.decode(_DECODE, request.video, options, limits)
+            decoding = processes.decode(_DECODE, request.video, options, limits, owner)
             results = await stack.enter_async_context(decoding)
             frames = _frames(await anext(results))
             first = await anext(results, None)

@@ -190,6 +190,25 @@ def test_no_more_children_run_than_are_allowed() -> None:
     run(work, most=2)
 
 
+def test_the_owner_with_the_fewest_children_is_next() -> None:
+    async def work(processes: DecoderProcesses) -> None:
+        order = list[str]()
+
+        async def one(owner: str) -> None:
+            async with processes.decode(named("parts"), b"x", {"size": 1}, LIMITS, owner):
+                order.append(owner)
+                await asyncio.sleep(0.1)
+
+        waiting = []
+        for owner in ("greedy", "greedy", "greedy", "greedy", "modest"):
+            waiting.append(asyncio.create_task(one(owner)))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*waiting)
+        assert order[:2] == ["greedy"] * 2 and "modest" in order[2:4]
+
+    run(work, most=2)
+
+
 def test_children_die_with_their_parent(tmp_path: Path) -> None:
     program = """
         import asyncio
