@@ -18,11 +18,8 @@ class FairShare:
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
-
-    @property
-    def total(self) -> int:
-        """Places that are held."""
-        return self._held.total()
+        # Places that are held.
+        self.total = 0
 
     def held(self, owner: str) -> int:
         """Places that the owner holds."""
@@ -42,10 +39,12 @@ class FairShare:
     @contextmanager
     def hold(self, owner: str) -> Iterator[None]:
         """Hold a place for the owner during the block."""
+        self.total += 1
         self._held[owner] += 1
         try:
             yield
         finally:
+            self.total -= 1
             self._held[owner] -= 1
             if not self._held[owner]:
                 del self._held[owner]

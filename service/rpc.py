@@ -124,9 +124,15 @@ def announcing_frame(context: "grpc.aio.ServicerContext[Any, Any]", frame: int) 
 
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceError) -> NoReturn:
     """End the call with the error's status, its ErrorInfo and the request's id. Always raises."""
-    status = rpc_status.to_status(_to_proto(error))
+    status = _status(error.kind, error.detail, error.retry_after_s)
     metadata = (*status.trailing_metadata, (REQUEST_ID_KEY, take_request_id(REQUEST_ID.get())))
     await context.abort(status.code, status.details, trailing_metadata=metadata)
+
+
+# Under overload the same few are sent over and over.
+@functools.lru_cache(maxsize=64)
+def _status(kind: Kind, detail: str, retry_after_s: float | None) -> Any:
+    return rpc_status.to_status(_to_proto(ServiceError(kind, detail, retry_after_s=retry_after_s)))
 
 
 def from_rpc_error(error: grpc.RpcError) -> ServiceError:

@@ -1,5 +1,7 @@
 """The gRPC server that gateway and worker both are: the same services, limits, health and reflection."""
 
+from collections.abc import Sequence
+
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -43,14 +45,16 @@ def make_server(
     admit: Admit = trusted,
     reader: MessageReader | None = None,
     write_timeout_s: float | None = None,
+    before: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """The server, without a port yet. What its methods raise is told as `rpc.ErrorsAsStatuses` says.
 
     `tracing` makes the spans of its calls. `admit` and `reader` decide whose messages are received, and how;
-    without them callers are trusted. A call whose client reads nothing for `write_timeout_s` is ended.
+    without them callers are trusted. A call whose client reads nothing for `write_timeout_s` is ended. The
+    interceptors `before` see calls first.
     """
     interceptor = ErrorsAsStatuses(tracing, admit, reader or MessageReader(limits), write_timeout_s)
-    server = grpc.aio.server(interceptors=[interceptor], options=_options(limits))
+    server = grpc.aio.server(interceptors=[*before, interceptor], options=_options(limits))
     segmentation_pb2_grpc.add_SegmentationServicer_to_server(segmentation, server)
     tracking_pb2_grpc.add_TrackingServicer_to_server(tracking, server)
     variants_pb2_grpc.add_VariantsServicer_to_server(variants, server)

@@ -16,6 +16,7 @@ from service.errors import Kind, ServiceError
 from service.gateway.admission import Admission
 from service.gateway.call import Call, recorded
 from service.gateway.keys import Key
+from service.gateway.load_shedding import TRACK_VIDEO, LoadShedding
 from service.gateway.router import Router
 from service.gateway.session_router import SessionRouter
 from service.gateway.video_router import VideoRouter
@@ -38,13 +39,6 @@ _HEAD_START_S = 0.1
 _STREAM_RETRY_S = 5.0
 
 _TRACK = f"/{rpc_server.TRACKING}/Track"
-_TRACK_VIDEO = f"/{rpc_server.TRACKING}/TrackVideo"
-# Methods whose calls wait for a worker. While there is no room for them they are refused unread.
-_QUEUED = {
-    _TRACK_VIDEO,
-    *(f"/{rpc_server.TRACKING}/{name}" for name in ("OpenSession", "AddFrame")),
-    *(f"/{rpc_server.SEGMENTATION}/{name}" for name in ("Segment", "EncodeImage")),
-}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -62,7 +56,7 @@ def make_server(
     state: health.aio.HealthServicer,
 ) -> grpc.aio.Server:
     """The server, without a port yet."""
-    calls = _Calls(settings, telemetry, admission, router)
+    calls = _Calls(settings, telemetry, admission)
     size = max_message_bytes(settings)
     unfinished = UnfinishedMessages(settings.max_receiving_message_bytes, size, settings.message_timeout_s)
     return rpc_server.make_server(
@@ -75,17 +69,15 @@ def make_server(
         calls.admit,
         MessageReader(settings, unfinished, settings.stream_idle_s),
         settings.write_timeout_s,
+        [LoadShedding(router, admission, telemetry)],
     )
 
 
 class _Calls:
     """Makes, admits and records the Call of a gRPC request."""
 
-    def __init__(
-        self, settings: GatewaySettings, telemetry: Telemetry, admission: Admission, router: Router
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, telemetry: Telemetry, admission: Admission) -> None:
         self.telemetry = telemetry
-        self._router = router
         self._settings = settings
         self._admission = admission
         # Open streams by their owner.
@@ -100,7 +92,7 @@ class _Calls:
         # Without keys clients are told apart by their hosts.
         host = context.peer().rpartition(":")[0]
         if method != _TRACK:
-            async with self.begin(method, context, long=method == _TRACK_VIDEO) as call:
+            async with self.begin(method, context, long=method == TRACK_VIDEO) as call:
                 _CALL.set(call)
                 yield call.owner or host
             return
@@ -118,8 +110,6 @@ class _Calls:
         call = self._call(method, context, long=long)
         with recorded(call, self.telemetry):
             call.key = self._admission.key(authorization_of(context))
-            if method in _QUEUED:
-                self._router.check_any_room(call.owner, video=method == _TRACK_VIDEO)
             async with self._admission.counted(call):
                 yield call
 

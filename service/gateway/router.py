@@ -223,6 +223,24 @@ class Router:
         with pool.videos.hold(call.owner), self._telemetry.inflight.labels(pool.name).track_inprogress():
             yield
 
+    @property
+    def only_variant(self) -> str:
+        """The variant that is configured, if it is the only one; else empty."""
+        return next(iter(self.pools)) if len(self.pools) == 1 else ""
+
+    def crowded(self, *, video: bool = False) -> bool:
+        """Whether no variant has a free place. Owners below their share may be admitted all the same."""
+        pools = self._all()
+        if video:
+            return all(pool.videos.total >= self._video_limit(pool) for pool in pools)
+        return all(pool.requests.total >= self._limit(pool) for pool in pools)
+
+    def _limit(self, pool: Pool) -> int:
+        return min(self._settings.max_waiting, pool.capacity or self._settings.max_waiting)
+
+    def _video_limit(self, pool: Pool) -> int:
+        return self._settings.max_videos * max(1, pool.ready)
+
     def check_any_room(self, owner: str, *, video: bool = False) -> None:
         """Raise OVERLOADED if no variant has room for the owner's request, before its message is received."""
         check = self.check_video_room if video else self.check_room
@@ -239,15 +257,15 @@ class Router:
 
     def check_room(self, pool: Pool, owner: str) -> None:
         """Raise OVERLOADED if the owner may not have one more request of the pool's variant."""
-        limit = min(self._settings.max_waiting, pool.capacity or self._settings.max_waiting)
+        limit = self._limit(pool)
         if not pool.requests.has_room(owner, limit):
             # By then those that are here now are answered.
-            retry_s = max(_LEAST_RETRY_S, pool.mean_s)
+            retry_s = max(_LEAST_RETRY_S, round(pool.mean_s, 1))
             raise _overloaded(pool.name, pool.requests, owner, limit, "requests waiting or running", retry_s)
 
     def check_video_room(self, pool: Pool, owner: str) -> None:
         """Raise OVERLOADED if the owner may not have one more video of the pool's variant."""
-        limit = self._settings.max_videos * max(1, pool.ready)
+        limit = self._video_limit(pool)
         if not pool.videos.has_room(owner, limit):
             raise _overloaded(pool.name, pool.videos, owner, limit, "videos being tracked", _VIDEO_RETRY_S)
 
