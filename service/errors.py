@@ -24,6 +24,7 @@ class Kind(StrEnum):
     ARTEFACT_MISMATCH = "artefact_mismatch"
     SESSION_ROLLED_BACK = "session_rolled_back"
     SESSION_EXPIRED = "session_expired"
+    SESSION_CORRUPT = "session_corrupt"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_IMAGE = "unsupported_image"
     UNSUPPORTED_VIDEO = "unsupported_video"
@@ -64,6 +65,7 @@ TABLE: dict[Kind, Row] = {
     Kind.ARTEFACT_MISMATCH: Row(409, _CODE.FAILED_PRECONDITION, "The session belongs to another artefact"),
     Kind.SESSION_ROLLED_BACK: Row(409, _CODE.ABORTED, "The store lost the session's last frames"),
     Kind.SESSION_EXPIRED: Row(410, _CODE.NOT_FOUND, "The session has expired"),
+    Kind.SESSION_CORRUPT: Row(410, _CODE.DATA_LOSS, "The session's stored state is damaged"),
     Kind.PAYLOAD_TOO_LARGE: Row(413, _CODE.INVALID_ARGUMENT, "The request is too large"),
     Kind.UNSUPPORTED_IMAGE: Row(415, _CODE.INVALID_ARGUMENT, "The image cannot be read"),
     Kind.UNSUPPORTED_VIDEO: Row(415, _CODE.INVALID_ARGUMENT, "The video cannot be read"),

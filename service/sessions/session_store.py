@@ -70,8 +70,8 @@ class SessionStore(Protocol):
     """Sessions by (owner, id). One per process, used from one event loop.
 
     To another owner a session does not exist. Whatever finds no session raises `session_expired` where there
-    was one whose time is over, else `session_not_found`; all of it raises `store_unavailable` where the store
-    is out of reach. Each of these is one step: it is done, or nothing of it is.
+    was one whose time is over, else `session_not_found`; whatever finds damaged bytes raises
+    `session_corrupt`; all of it raises `store_unavailable` where the store is out of reach. Each of these is one step: it is done, or nothing of it is.
     """
 
     async def admit(self, owner: str, id: str, most: int) -> None:
@@ -139,6 +139,15 @@ def gone(id: str, *, expired: bool) -> ServiceError:
             Kind.SESSION_EXPIRED, f"Session {id[:64]!r} was not used for too long, and is gone."
         )
     return ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {id[:64]!r}.")
+
+
+def corrupt(id: str) -> ServiceError:
+    """Return the error for a session whose stored bytes are damaged."""
+    detail = (
+        f"Session {id[:64]!r} is damaged in the session store and cannot go on: "
+        "open a new session, and send the video's frames again."
+    )
+    return ServiceError(Kind.SESSION_CORRUPT, detail)
 
 
 def check_count(others: int, most: int) -> None:
