@@ -85,13 +85,17 @@ class ServiceError(Exception):
     """An expected failure: a kind from the table and a sentence for the person who sent the request.
 
     `detail` names the field and the limit where there is one. `retry_after_s` is sent as `Retry-After`.
+    `begun`: a worker may have begun the request when it went away, so that the request may be the cause.
     """
 
-    def __init__(self, kind: Kind, detail: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, kind: Kind, detail: str, *, retry_after_s: float | None = None, begun: bool = False
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.begun = begun
 
     @property
     def row(self) -> Row:

@@ -141,6 +141,7 @@ class Worker:
         except grpc.aio.AioRpcError as failure:
             error = from_rpc_error(failure)
             if error.kind is Kind.UNAVAILABLE:
+                error.begun = True
                 self._suspect(life)
             elif error.kind is Kind.INTERNAL:
                 self.standing.failed()
@@ -151,7 +152,8 @@ class Worker:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
             # Only the call was cancelled: by `_give_up`.
-            raise ServiceError(Kind.UNAVAILABLE, "The worker does not answer any more.") from None
+            detail = "The worker does not answer any more."
+            raise ServiceError(Kind.UNAVAILABLE, detail, begun=True) from None
         finally:
             self._calls.remove(asked)
             if not self._calls:
