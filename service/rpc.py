@@ -1,7 +1,8 @@
 """ServiceError <-> gRPC status, and the request's id. Shared by gateway, worker and client.
 
 An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <kind>, domain: efficientsam3}
-and, where the error says when to come back, metadata {retry_after_s}. The request's id travels as metadata
+and, where the error says when to come back, metadata {retry_after_s}; {begun: true} where a worker may have begun
+the request when it went away. The request's id travels as metadata
 `x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`,
 the id that a new session is to have by `x-session`, and how many sessions the owner may have by `x-sessions`.
 By `x-announce` it asks to be informed when the worker begins to compute: the worker sends `x-begun` as
@@ -344,6 +345,8 @@ def _to_proto(error: ServiceError) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=error.kind.value, domain=DOMAIN)
     if error.retry_after_s is not None:
         info.metadata["retry_after_s"] = f"{error.retry_after_s:g}"
+    if error.begun:
+        info.metadata["begun"] = "true"
     packed = any_pb2.Any()
     packed.Pack(info)
     message = error.detail.encode()[:_MAX_DETAIL_BYTES].decode(errors="ignore")
@@ -361,7 +364,8 @@ def told(error: grpc.RpcError) -> ServiceError | None:
     info = error_details_pb2.ErrorInfo()
     for packed in status.details if status else ():
         if packed.Unpack(info) and info.domain == DOMAIN and info.reason in set(Kind):
-            return ServiceError(Kind(info.reason), status.message, retry_after_s=_retry_after_s(info))
+            kind, begun = Kind(info.reason), info.metadata.get("begun") == "true"
+            return ServiceError(kind, status.message, retry_after_s=_retry_after_s(info), begun=begun)
     return None
 
 

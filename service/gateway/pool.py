@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from service.errors import Kind, ServiceError
 from service.fair_share import FairShare
 from service.gateway.call import Call
-from service.gateway.worker import Method, Request, Response, State, Worker, WorkerLostError
+from service.gateway.worker import Method, Request, Response, State, Worker
 from service.pb.efficientsam3.v1 import variants_pb2
 from service.tls import Trust
 
@@ -125,7 +125,7 @@ class Pool:
         try:
             return await worker.ask(method, request, call)
         except ServiceError as error:
-            if error.kind is not Kind.UNAVAILABLE or (isinstance(error, WorkerLostError) and error.begun):
+            if error.kind is not Kind.UNAVAILABLE or error.begun:
                 raise
             _LOG.warning("request %s: its worker went away, trying once more", call.request_id)
         worker = await self.next(call, kept)

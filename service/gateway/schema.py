@@ -354,3 +354,6 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str = Field(description="The request's id")
+    begun: bool = Field(
+        default=False, description="Whether a worker may have begun the request when it went away."
+    )

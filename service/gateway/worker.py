@@ -65,8 +65,8 @@ class WorkerLostError(ServiceError):
     """
 
     def __init__(self, *, begun: bool) -> None:
-        super().__init__(Kind.UNAVAILABLE, _LOST_WHILE_COMPUTING if begun else _LOST, retry_after_s=1.0)
-        self.begun = begun
+        detail = _LOST_WHILE_COMPUTING if begun else _LOST
+        super().__init__(Kind.UNAVAILABLE, detail, retry_after_s=1.0, begun=begun)
 
 
 _LOST = "The worker went away before it computed this request."

@@ -24,6 +24,7 @@ from model_store.artifact import Artifact
 from service.config import WorkerSettings
 from service.errors import ServiceError
 from service.pb.efficientsam3.state.v1 import embedding_pb2 as state_pb
+from service.sessions.checksum import seal, unseal
 from service.sessions.embedding_store import EmbeddingStore
 from service.telemetry import SharedCounts, service_version
 from service.worker.engines import Engine
@@ -187,13 +188,15 @@ def _name(image: str, owner: str) -> str:
 def packed(image: str, embedding: NDArray[np.float16]) -> bytes:
     """An embedding as the store keeps it."""
     kept = state_pb.Embedding(schema=SCHEMA, image=image, tensor=message_of(embedding))
-    return kept.SerializeToString()
+    return seal(image, kept.SerializeToString())
 
 
 def unpacked(data: bytes, image: str, shape: tuple[int | str, ...]) -> NDArray[np.float32] | None:
-    """The embedding; None where it is none of that image and shape."""
+    """The embedding; None where it is none of that image and shape, or any byte of it is damaged."""
+    if (message := unseal(image, data)) is None:
+        return None
     try:
-        kept = state_pb.Embedding.FromString(data)
+        kept = state_pb.Embedding.FromString(message)
         tensor = tensor_of(kept.tensor)
     except (DecodeError, ValueError):
         return None
