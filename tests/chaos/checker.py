@@ -12,7 +12,7 @@ from tests.chaos.history import OK, Call, Fault, History, Sample
 # What a client may see while a fault lasts; the same request succeeds later.
 TRANSIENT = {"unavailable", "store_unavailable", "overloaded", "deadline_exceeded"}
 # What says that the store lost data. "frame_gap" is what the bare API says of a rollback.
-LOST = {"session_rolled_back", "session_not_found", "session_expired", "session_corrupted"}
+LOST = {"session_rolled_back", "session_not_found", "session_expired", "session_corrupt"}
 # Two requests for one frame at once: one of them is refused.
 RIVAL = {"frame_conflict", "frame_gap"}
 # Seconds by which a write may reach a replica late.
