@@ -1,7 +1,6 @@
 """A short piece of `make chaos`, as its command runs it."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
