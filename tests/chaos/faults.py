@@ -221,9 +221,9 @@ KINDS = [
     Kind("slow-redis", "redis", _slow_store),
     Kind("full-redis", "redis", _full_store, 2.0),
     Kind("read-only-redis", "redis", _read_only_store, 2.0),
-    Kind("flush-redis", "redis", _flush_store),
-    Kind("stale-replica", "redis", _promote_stale, 2.0),
-    Kind("flip-byte", "redis", _flip_byte, 2.0),
+    Kind("flush-redis", "redis", _flush_store, 0.7),
+    Kind("stale-replica", "redis", _promote_stale, 1.3),
+    Kind("flip-byte", "redis", _flip_byte, 1.3),
 ]
 
 
