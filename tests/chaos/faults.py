@@ -177,7 +177,7 @@ async def _promote_stale(cluster: Cluster, rng: random.Random) -> Fault:
         return Fault("stale replica promoted", "skipped: the replica lags", started_s, cluster.now_s())
     since_s = cluster.now_s()
     store.replication.block()
-    await asyncio.sleep(rng.uniform(1, 6))
+    await asyncio.sleep(rng.uniform(2, 10))
     if rng.random() < 0.5:
         # Those that had the lost writes at hand are gone as well.
         await _kill(cluster, "", cluster.workers, 0.0)
