@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -98,8 +99,11 @@ def _sample(client: Redis, key: bytes, at_s: float) -> Sample | None:
     epoch, nonce, cursor = client.hmget(key, ".epoch", ".nonce", ".cursor")
     if epoch is None or cursor is None:
         return None
-    frame, revision = cursor.decode().split(".")
-    return Sample(at_s, session_of(key), int(epoch), nonce.decode(), int(frame), int(revision))
+    # A checksum may stand before it: a version byte and 12 bytes.
+    at = re.fullmatch(rb"(?:\x01.{12})?(-?\d+)\.(\d+)", cursor, re.DOTALL)
+    if at is None or not epoch.isdigit():
+        return None
+    return Sample(at_s, session_of(key), int(epoch), nonce.hex(), int(at[1]), int(at[2]))
 
 
 class Cluster:
