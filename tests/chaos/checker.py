@@ -129,20 +129,28 @@ def _lost_between(session: str, start_s: float, end_s: float, faults: list[Fault
 
 
 def _forgotten(session: str, calls: list[Call], faults: list[Fault]) -> Iterator[Violation]:
-    """What was answered is in the store from then on, unless a fault lost it."""
-    reached: list[tuple[float, Position]] = []
+    """What was answered is in the store from then on, unless a fault lost the writes since before it."""
+    # When each position was answered first, among those that the store should have.
+    written_s: dict[Position, float] = {}
     for call in _of_session(calls):
         if call.action == "frame" and call.outcome == OK:
-            reached.append((call.ended_s, (call.frame, call.revision)))
-        if call.action != "state" or call.outcome != OK:
+            written_s.setdefault((call.frame, call.revision), call.ended_s)
+        if call.action not in ("state", "rollback") or call.next_frame < 0:
             continue
         stored = (call.next_frame - 1, call.revision)
-        behind = [at for ended_s, at in reached if ended_s <= call.started_s and at > stored]
-        if behind and not any(_explains(each, session, calls, call) for each in faults):
-            detail = f"the store is at {stored}, and {max(behind)} was answered"
+        lost = {at: when for at, when in written_s.items() if at > stored and when <= call.started_s}
+        if lost and not any(_lost(each, session, min(lost.values()), call.ended_s) for each in faults):
+            first = min(lost, key=lambda at: lost[at])
+            detail = f"the store is at {stored}; {first} was answered at {lost[first]:.1f} s"
             yield Violation("no write lost", session, detail, call.ended_s)
-        if behind:
-            reached = [each for each in reached if each[1] <= stored]
+        written_s = {at: when for at, when in written_s.items() if at not in lost}
+
+
+def _lost(fault: Fault, session: str, written_s: float, noticed_s: float) -> bool:
+    """Whether the fault lost what was written then, before the loss was noticed."""
+    if fault.lost_since_s is None or fault.session not in ("", session):
+        return False
+    return fault.lost_since_s - _LAG_S <= written_s <= fault.ended_s and fault.started_s <= noticed_s
 
 
 def _unexplained(session: str, calls: list[Call], faults: list[Fault]) -> Iterator[Violation]:
@@ -165,7 +173,7 @@ def _has_rival(calls: list[Call]) -> bool:
 
 
 def _explains(fault: Fault, session: str, calls: list[Call], error: Call) -> bool:
-    """Whether the fault lost what the error, or the state, says that the store does not have."""
+    """Whether the fault lost what the error says that the store does not have."""
     if fault.lost_since_s is None or fault.started_s > error.ended_s:
         return False
     if fault.session:
@@ -173,7 +181,7 @@ def _explains(fault: Fault, session: str, calls: list[Call], error: Call) -> boo
     # A session that is not found at all was opened after the writes began to be lost.
     lost = ("open",) if is_final(error) else ("open", "frame")
     written_s = [call.ended_s for call in calls if call.outcome == OK and call.action in lost]
-    return any(fault.lost_since_s - _LAG_S <= each <= fault.ended_s for each in written_s)
+    return any(_lost(fault, session, each, error.ended_s) for each in written_s)
 
 
 def _differing(session: str, calls: list[Call], undisturbed: Undisturbed) -> Iterator[Violation]:

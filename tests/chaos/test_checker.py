@@ -159,6 +159,18 @@ def test_a_history_that_keeps_every_promise_passes(records: list[Record]) -> Non
             ],
             "documented errors only",
         ),
+        # A stale replica had the frames from before: only later ones may be lost.
+        (
+            [
+                Fault("stale replica promoted", "", 5.0, 6.1, 5.5, 6.1),
+                OPEN,
+                *FRAMES[:3],
+                ROLLED_BACK,
+                TO_TWO,
+                replace(TO_TWO, next_frame=0),
+            ],
+            "no write lost",
+        ),
         # A stale replica had the session: its last frames may be lost, and not all of it.
         (
             [
