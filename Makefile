@@ -11,7 +11,7 @@ PEERS ?=
 # What `make images` builds: gateway, worker-cpu, worker-gpu. docs/docker.md has what else can be set.
 IMAGES ?= gateway worker-cpu
 
-.PHONY: help serve test test-full test-page bench bench-peers images lock compose-test check fix clean
+.PHONY: help serve test test-full test-page chaos bench bench-peers images lock compose-test check fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -28,6 +28,9 @@ test-full: $(VENV)/.dev ## run every test; those of the page where `make test-pa
 test-page: $(VENV)/.page ## run the tests of the page in Chromium, which apt-get installs where it is missing
 	tests/page/chromium
 	$(BIN)/pytest -m page tests/page
+
+chaos: $(VENV)/.dev ## disturb a deployment for CHAOS_S seconds (300), verify what clients saw, add up the pieces
+	$(BIN)/python -m tests.chaos
 
 bench: $(VENV)/.dev ## measure docs/benchmarks.md anew: an hour, on a machine that does nothing else
 	$(BIN)/efficientsam3 variants synthesize es-ev-m-mc-s0 --if-missing
