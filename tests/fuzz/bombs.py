@@ -55,9 +55,9 @@ def _strips(count: int) -> list[str | bytes]:
     return [with_image(many_strips(count))]
 
 
-def _segments(count: int) -> list[str | bytes]:
-    """A JPEG file with so many EXIF segments."""
-    return [with_image(many_segments(count))]
+def _segments(count: int, size: int) -> list[str | bytes]:
+    """A JPEG file with so many EXIF segments of so many bytes."""
+    return [with_image(many_segments(count, size))]
 
 
 def _values(keys: int) -> list[str | bytes]:
@@ -66,10 +66,11 @@ def _values(keys: int) -> list[str | bytes]:
 
 
 def _prompts(count: int) -> list[str | bytes]:
-    """A message of TrackVideo with so many prompts."""
+    """A message of TrackVideo with so many prompts, each of another frame."""
     head = tracking_pb2.TrackVideoRequest(video=b"x").SerializeToString()
-    prompt = tracking_pb2.TrackVideoRequest(prompts=[tracking_pb2.VideoPrompt(prompt={"text": "a"})])
-    return [head + prompt.SerializeToString() * count]
+    # The same bytes as that many messages would have, made in a moment: frame (4 bytes of a varint), text "a".
+    numbers = (bytes([at & 127 | 128, at >> 7 & 127 | 128, at >> 14 & 127 | 128, at >> 21]) for at in range(count))
+    return [head + b"".join(b"\x1a\x0a\x08" + number + b"\x12\x03\x32\x01a" for number in numbers)]
 
 
 def _points(count: int) -> list[str | bytes]:
@@ -81,6 +82,15 @@ def _points(count: int) -> list[str | bytes]:
 def _small_messages(count: int) -> list[str | bytes]:
     """So many WebSocket messages of 7 bytes."""
     return ['{"a":1}'] * count
+
+
+def _clip(frames: int, width: int, height: int) -> list[str | bytes]:
+    """A message of TrackVideo with an H.264 file of so many frames."""
+    from tests.fuzz.videos import clip
+
+    prompt = tracking_pb2.VideoPrompt(prompt={"box": {"x0": 8, "y0": 8, "x1": 30, "y1": 30}})
+    video = clip("mp4", "libx264", frames, width, height)
+    return [tracking_pb2.TrackVideoRequest(video=video, prompts=[prompt]).SerializeToString()]
 
 
 def many_strips(count: int) -> bytes:
@@ -95,11 +105,11 @@ def many_strips(count: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + offsets + lengths
 
 
-def many_segments(count: int) -> bytes:
+def many_segments(count: int, size: int) -> bytes:
     """As `_segments`: the file."""
     from tests.fuzz.images import seeds
 
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0\0\0\0\0"
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0\0\0\0\0" + bytes(size)
     segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
     return b"\xff\xd8" + segment * count + seeds()["jpeg"][2:]
 
@@ -111,5 +121,6 @@ _BUILDERS: dict[str, Callable[..., list[str | bytes]]] = {
     "values": _values,
     "prompts": _prompts,
     "points": _points,
+    "clip": _clip,
     "small_messages": _small_messages,
 }

@@ -29,6 +29,7 @@ class Case:
     target: "POST /v1/segment", a gRPC method's full name, a WebSocket's path, or what the row understands.
     messages: an HTTP body, gRPC messages, WebSocket messages, or raw bytes.
     made: builder and arguments of the messages, where they are too large for a file.
+    refused: an answer without an error breaks a rule.
     """
 
     entry: str
@@ -36,6 +37,7 @@ class Case:
     headers: tuple[tuple[str, str], ...] = ()
     messages: tuple[Message, ...] = ()
     made: tuple[Any, ...] = ()
+    refused: bool = False
 
     @property
     def size(self) -> int:
@@ -73,7 +75,7 @@ def from_json(value: Mapping[str, Any]) -> Case:
     made = tuple(value.get("made", ()))
     messages = bombs.make(*made) if made else [_read(each) for each in value.get("messages", ())]
     headers = tuple((str(name), str(text)) for name, text in value.get("headers", ()))
-    return Case(value["entry"], value["target"], headers, tuple(messages), made)
+    return Case(value["entry"], value["target"], headers, tuple(messages), made, value.get("refused", False))
 
 
 def save(case: Case, found: Mapping[str, Any], folder: Path = CORPUS) -> Path:
@@ -85,6 +87,8 @@ def save(case: Case, found: Mapping[str, Any], folder: Path = CORPUS) -> Path:
         value["made"] = case.made
     else:
         value["messages"] = [_written(message) for message in case.messages]
+    if case.refused:
+        value["refused"] = True
     value["found"] = {**found, "replay": f"python -m tests.fuzz --replay tests/fuzz/corpus/{path.name}"}
     path.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
     return path

@@ -112,9 +112,11 @@ def _edited_tiff(draw: st.DrawFn, data: bytes) -> bytes:
     if at + 12 > len(data):
         return data
     tag, kind, number, value = struct.unpack_from(order + "HHII", data, at)
-    match draw(st.integers(0, 3)):
+    match draw(st.integers(0, 4)):
         case 0:
             kind = draw(st.integers(0, 18))
+        case 4:
+            return retyped_tiff(data, tag, draw(st.sampled_from((5, 10, 11, 12))))
         case 1:
             number = draw(st.sampled_from(_SIZES))
         case 2:
@@ -122,6 +124,27 @@ def _edited_tiff(draw: st.DrawFn, data: bytes) -> bytes:
         case _:
             tag = draw(st.sampled_from(_TAGS))
     return data[:at] + struct.pack(order + "HHII", tag, kind, number, value) + data[at + 12 :]
+
+
+def retyped_tiff(data: bytes, tag: int, kind: int) -> bytes:
+    """The file with the tag's values written as RATIONAL (5), SRATIONAL (10), FLOAT (11) or DOUBLE (12).
+
+    Values that a SHORT or LONG tag holds beside its entry are taken for 8, as BitsPerSample's are.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(data) - 11), 12):
+        found, _, number, value = struct.unpack_from(order + "HHII", data, at)
+        if found != tag or number > 64:
+            continue
+        value = (value if order == "<" else value >> 16) if number == 1 else 8
+        one = {5: ("II", value, 1), 10: ("ii", value & 0x7FFF_FFFF, 1), 11: ("f", value), 12: ("d", value)}[kind]
+        packed = struct.pack(order + one[0], *one[1:]) * number
+        place = packed if len(packed) <= 4 else struct.pack(order + "I", len(data))
+        entry = struct.pack(order + "HHI", tag, kind, number) + place
+        return data[:at] + entry + data[at + 12 :] + (packed if len(packed) > 4 else b"")
+    return data
 
 
 def _edited_jpeg(draw: st.DrawFn, data: bytes) -> bytes:
@@ -154,9 +177,9 @@ _EDITS: dict[str, Callable[[st.DrawFn, bytes], bytes]] = {
 }
 
 
-def png_text(keyword: bytes, text: bytes) -> bytes:
+def png_text(keyword: bytes, text: bytes, mode: str = "L") -> bytes:
     """A valid PNG file with one text chunk before its pixels."""
-    chunks = list(_png_chunks(seeds()["png-RGB"]))
+    chunks = list(_png_chunks(seeds()[f"png-{mode}"]))
     chunks.insert(1, (b"tEXt", keyword + b"\0" + text))
     return _PNG_HEAD + b"".join(chunk(name, content) for name, content in chunks)
 

@@ -26,11 +26,15 @@ class Live:
     def try_case(self, case: Case) -> tuple[Outcome | None, Finding | None]:
         """The outcome, None if there was none in time, and the first rule that it breaks."""
         self.requests += 1
+        started = time.monotonic()
         try:
             outcome = self._send(case)
+            late = time.monotonic() - started > self.sender.hang_s
         except Hang:
+            outcome, late = None, True
+        if outcome is None or late:
             self._session = self._image = ""
-            return None, Finding("hang", f"{case.target.partition('?')[0][:60]} was not answered")
+            return outcome, Finding("hang", f"no whole answer within {self.sender.hang_s:g} s")
         deadlined = any(name.lower() in _DEADLINE_HEADERS for name, _ in case.headers)
         return outcome, judge(case, outcome, deadlined=deadlined)
 

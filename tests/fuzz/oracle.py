@@ -49,6 +49,8 @@ def judge(case: Case, outcome: Outcome, *, deadlined: bool) -> Finding | None:
     """
     if isinstance(outcome.status, int) and outcome.status >= 500 and not outcome.problems:
         return Finding("status", f"{outcome.status} {outcome.body[:200].decode('latin-1')}")
+    if case.refused and outcome.good:
+        return Finding("accepted", f"{outcome.status} {outcome.body[:200].decode('latin-1')}")
     if outcome.status == 400 and outcome.body == _NO_HTTP:
         return None
     if case.entry.startswith("raw."):
@@ -61,7 +63,7 @@ def judge(case: Case, outcome: Outcome, *, deadlined: bool) -> Finding | None:
 
 def _judge_problem(case: Case, outcome: Outcome, problem: Problem, deadlined: bool) -> Finding | None:
     said = f"{problem.status} {problem.kind} {problem.detail}"
-    if _is_of_grpc_itself(case, problem):
+    if _is_of_grpc_itself(case, problem, deadlined):
         return _leak(case, problem.detail)
     if not problem.whole or problem.kind not in _KINDS:
         return Finding("no kind", said)
@@ -81,7 +83,7 @@ def _judge_problem(case: Case, outcome: Outcome, problem: Problem, deadlined: bo
     return _leak(case, problem.detail)
 
 
-def _is_of_grpc_itself(case: Case, problem: Problem) -> bool:
+def _is_of_grpc_itself(case: Case, problem: Problem, deadlined: bool) -> bool:
     """Refusals that gRPC makes before, or beside, our code: they have no ErrorInfo."""
     if not case.entry.startswith("grpc."):
         return False
@@ -90,9 +92,11 @@ def _is_of_grpc_itself(case: Case, problem: Problem) -> bool:
         return "larger than max" in problem.detail or "metadata" in problem.detail
     if problem.status == "UNIMPLEMENTED":
         return not problem.kind
+    if problem.status == "DEADLINE_EXCEEDED":
+        return deadlined and not problem.kind
     if problem.status == "CANCELLED":
         return case.target.endswith("/Watch")
-    return not ours and problem.status in ("NOT_FOUND", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED")
+    return not ours and problem.status in ("NOT_FOUND", "INVALID_ARGUMENT")
 
 
 def _says_readiness(case: Case) -> bool:

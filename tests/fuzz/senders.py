@@ -66,7 +66,7 @@ class Sender:
     def __init__(self, http_port: int, grpc_port: int, key: str, hang_s: float) -> None:
         self.key = key
         self._ports = http_port, grpc_port
-        self._hang_s = hang_s
+        self.hang_s = hang_s
         self._socket: socket.socket | None = None
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(f"127.0.0.1:{grpc_port}", options=options)
@@ -91,7 +91,7 @@ class Sender:
     def raw(self, case: Case) -> Outcome:
         """Bytes on a new connection to the port that the target names, "http" or "grpc"."""
         with socket.create_connection(("127.0.0.1", self._ports[case.target == "grpc"])) as line:
-            line.settimeout(self._hang_s)
+            line.settimeout(self.hang_s)
             try:
                 with suppress(ConnectionError):
                     for message in case.messages:
@@ -137,7 +137,7 @@ class Sender:
         try:
             call = self._call(case.target, same)
             sent = iter(messages) if case.target.endswith(STREAMED) else (messages or [b""])[0]
-            timeout = float(dict(case.headers).get("deadline", self._hang_s))
+            timeout = float(dict(case.headers).get("deadline", self.hang_s))
             if not case.target.endswith(ANSWERED_BY_MANY):
                 _, done = call.with_call(sent, timeout=timeout, metadata=metadata)
                 return Outcome(done.code().name, answers=1)
@@ -146,7 +146,7 @@ class Sender:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "deadline" not in given:
                 raise Hang from None
             return _grpc_outcome(error)
-        except ValueError as error:  # metadata that no client can send
+        except (ValueError, TypeError) as error:  # metadata that no client can send
             return Outcome("unsent", str(error).encode())
 
     def _call(self, method: str, same: Callable[[bytes], bytes]) -> Any:
@@ -168,8 +168,8 @@ class Sender:
                 url,
                 additional_headers=headers,
                 compression=None,
-                open_timeout=self._hang_s,
-                close_timeout=self._hang_s,
+                open_timeout=self.hang_s,
+                close_timeout=self.hang_s,
                 ping_interval=None,
                 max_size=None,
                 max_queue=_MAX_MESSAGES,
@@ -194,7 +194,7 @@ class Sender:
         except ConnectionClosed:
             outcome.status = "closed"
         try:
-            until = time.monotonic() + self._hang_s
+            until = time.monotonic() + self.hang_s
             while _LAST_KEY not in (line := stream.recv(timeout=max(0.0, until - time.monotonic()))):
                 _read_line(outcome, line)
         except ConnectionClosed:
@@ -208,7 +208,7 @@ class Sender:
             self._drop()
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._ports[0]))
-            self._socket.settimeout(self._hang_s)
+            self._socket.settimeout(self.hang_s)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._socket
 

@@ -65,10 +65,13 @@ class Target:
         at = text.rfind(request_id) if request_id else -1
         if at < 0:
             return ""
-        lines = text[at:].splitlines()[1:80]
-        frames = [line.strip() for line in lines if re.match(r'\s+File "', line)]
-        error = next((line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Iteration)\b", line)), "")
-        return f"{error[:200]} [{frames[-1] if frames else ''}]" if error else ""
+        frame = ""
+        for line in text[at:].splitlines()[1:80]:
+            if found := re.match(r'\s+File ".*/((?:service|model_store)/.*)", line (\d+)', line):
+                frame = f"{found[1]}:{found[2]}"
+            if re.match(r"[\w.]+(Error|Exception|Interrupt|Iteration)\b", line):
+                return f"{line[:200]} [{frame}]"
+        return ""
 
     def _pids(self) -> list[int]:
         workers = sorted(each.pid for each in self.serving.workers() if each.ppid() == self.serving.process.pid)

@@ -27,7 +27,7 @@ LURES: dict[str, bytes] = {
         b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
         b"m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
     ),
-    "ffconcat": b"ffconcat version 1.0\nfile pyproject.toml\n",
+    "ffconcat": b"ffconcat version 1.0\nfile model_store/samples/traffic-lights.mp4\n",
     "hls": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n",
     "hls-http": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n",
     "dash": b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet>'
@@ -49,17 +49,18 @@ LURES: dict[str, bytes] = {
 @cache
 def seeds() -> dict[str, bytes]:
     """Valid files by container."""
-    return {name: _clip(name, codec) for name, codec in _CONTAINERS.items()}
+    return {name: clip(name, codec) for name, codec in _CONTAINERS.items()}
 
 
-def _clip(container: str, codec: str, **metadata: str) -> bytes:
+def clip(container: str, codec: str, frames: int = FRAMES, width: int = 64, height: int = 48, **metadata: str) -> bytes:
+    """A file of so many frames of a moving square."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         output.metadata.update(metadata)
         stream = output.add_stream(codec, rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for index in range(FRAMES):
-            picture = av.VideoFrame.from_image(moving_square(index, 64, 48))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(frames):
+            picture = av.VideoFrame.from_image(moving_square(index, width, height))
             for packet in stream.encode(picture):
                 output.mux(packet)
         for packet in stream.encode(None):
@@ -70,7 +71,7 @@ def _clip(container: str, codec: str, **metadata: str) -> bytes:
 @cache
 def tagged() -> bytes:
     """A valid MP4 file whose title is not UTF-8."""
-    return _clip("mp4", "mpeg4", title="TITLE").replace(b"TITLE", b"\xff\xfe\xe9\x80\xc3")
+    return clip("mp4", "mpeg4", title="TITLE").replace(b"TITLE", b"\xff\xfe\xe9\x80\xc3")
 
 
 def encrypted(fourcc: bytes = b"encv") -> bytes:
