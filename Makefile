@@ -8,10 +8,14 @@ VARIANT ?= demo
 # Options of `make bench-peers`.
 PEERS ?=
 
+# Time that `make fuzz` draws inputs for, seconds.
+FUZZ_S ?= 300
+export FUZZ_S
+
 # What `make images` builds: gateway, worker-cpu, worker-gpu. docs/docker.md has what else can be set.
 IMAGES ?= gateway worker-cpu
 
-.PHONY: help serve test test-full test-page bench bench-peers images lock compose-test check fix clean
+.PHONY: help serve test test-full test-page fuzz hostile bench bench-peers images lock compose-test check fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -28,6 +32,12 @@ test-full: $(VENV)/.dev ## run every test; those of the page where `make test-pa
 test-page: $(VENV)/.page ## run the tests of the page in Chromium, which apt-get installs where it is missing
 	tests/page/chromium
 	$(BIN)/pytest -m page tests/page
+
+fuzz: $(VENV)/.dev ## send malformed requests to every entry point for FUZZ_S seconds (300)
+	$(BIN)/python -m tests.fuzz
+
+hostile: $(VENV)/.dev ## measure clicks beside 100 hostile clients of each kind; fails above 1 s
+	$(BIN)/python -m tests.load.hostile
 
 bench: $(VENV)/.dev ## measure docs/benchmarks.md anew: an hour, on a machine that does nothing else
 	$(BIN)/efficientsam3 variants synthesize es-ev-m-mc-s0 --if-missing

@@ -1,6 +1,7 @@
 """`make fuzz`: send malformed requests to every entry point of a service that runs for real.
 
-FUZZ_S, FUZZ_SEED, FUZZ_ONLY, FUZZ_JOBS and FUZZ_HANG_S are the options' defaults. Exits with 1 on any finding.
+FUZZ_S, FUZZ_SEED, FUZZ_ONLY, FUZZ_JOBS and FUZZ_HANG_S are the options' defaults.
+The exit code is 1 on any finding.
 """
 
 import argparse
@@ -23,12 +24,22 @@ from tests.fuzz.target import running
 def _arguments() -> argparse.Namespace:
     default = os.environ.get
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=float(default("FUZZ_S") or 300), help="Time for drawn cases.")
+    parser.add_argument(
+        "--seconds", type=float, default=float(default("FUZZ_S") or 300), help="Time for drawn cases."
+    )
     parser.add_argument("--seed", type=int, default=int(default("FUZZ_SEED") or random.randrange(1, 10**9)))
-    parser.add_argument("--only", action="append", choices=sorted(ENTRIES), default=(default("FUZZ_ONLY") or "").split())
-    parser.add_argument("--jobs", type=int, default=int(default("FUZZ_JOBS") or 3), help="Processes, one connection each.")
-    parser.add_argument("--hang-s", type=float, default=float(default("FUZZ_HANG_S") or 15), help="Longer is a hang.")
-    parser.add_argument("--replay", type=Path, action="append", help="Send these files of the corpus and no more.")
+    parser.add_argument(
+        "--only", action="append", choices=sorted(ENTRIES), default=(default("FUZZ_ONLY") or "").split()
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=int(default("FUZZ_JOBS") or 3), help="Processes, one connection each."
+    )
+    parser.add_argument(
+        "--hang-s", type=float, default=float(default("FUZZ_HANG_S") or 15), help="Longer is a hang."
+    )
+    parser.add_argument(
+        "--replay", type=Path, action="append", help="Send these files of the corpus and no more."
+    )
     parser.add_argument("--no-save", action="store_true", help="Write nothing into the corpus.")
     return parser.parse_args()
 
@@ -42,7 +53,12 @@ def main() -> int:
     def save(found: Found) -> Path | None:
         if arguments.no_save or arguments.replay or not found.seed or found.finding.rule == "memory":
             return None
-        told = {"rule": found.finding.rule, "detail": found.finding.detail[:300], "log": found.log, "seed": found.seed}
+        told = {
+            "rule": found.finding.rule,
+            "detail": found.finding.detail[:300],
+            "log": found.log,
+            "seed": found.seed,
+        }
         path = cases.save(found.case, told)
         return None if path.name in known else path
 

@@ -68,8 +68,10 @@ def _values(keys: int) -> list[str | bytes]:
 def _prompts(count: int) -> list[str | bytes]:
     """A message of TrackVideo with so many prompts, each of another frame."""
     head = tracking_pb2.TrackVideoRequest(video=b"x").SerializeToString()
-    # The same bytes as that many messages would have, made in a moment: frame (4 bytes of a varint), text "a".
-    numbers = (bytes([at & 127 | 128, at >> 7 & 127 | 128, at >> 14 & 127 | 128, at >> 21]) for at in range(count))
+    # Written by hand, since protobuf takes seconds: a frame number of four bytes and the text "a".
+    numbers = (
+        bytes([at & 127 | 128, at >> 7 & 127 | 128, at >> 14 & 127 | 128, at >> 21]) for at in range(count)
+    )
     return [head + b"".join(b"\x1a\x0a\x08" + number + b"\x12\x03\x32\x01a" for number in numbers)]
 
 
@@ -95,7 +97,17 @@ def _clip(frames: int, width: int, height: int) -> list[str | bytes]:
 
 def many_strips(count: int) -> bytes:
     """As `_strips`: the file."""
-    tags = {WIDTH: 1, HEIGHT: count, BITS: 8, COMPRESSION: 1, PHOTOMETRIC: 1, 273: 0, SAMPLES: 1, ROWS_PER_STRIP: 1, 279: 0}
+    tags = {
+        WIDTH: 1,
+        HEIGHT: count,
+        BITS: 8,
+        COMPRESSION: 1,
+        PHOTOMETRIC: 1,
+        273: 0,
+        SAMPLES: 1,
+        ROWS_PER_STRIP: 1,
+        279: 0,
+    }
     at = 8 + 2 + 12 * len(tags) + 4
     entries = b""
     for tag in sorted(tags):

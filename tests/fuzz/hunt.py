@@ -17,7 +17,7 @@ from tests.fuzz.case import Case
 from tests.fuzz.entries import ENTRIES, Entry
 from tests.fuzz.live import Live
 from tests.fuzz.oracle import Finding
-from tests.fuzz.senders import Hang, Sender
+from tests.fuzz.senders import HangError, Sender
 
 # Cases of one row in a row: each such round has a seed of its own.
 EXAMPLES = 50
@@ -59,7 +59,7 @@ class Plan:
     only: Sequence[str] = ()
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """The case broke a rule: hypothesis looks for a smaller one."""
 
 
@@ -101,16 +101,18 @@ class Hunter:
             if now > self.until or (first_s and now - first_s[0] > _SHRINK_S):
                 raise _Enough
             found = self.check(case, seed)
-            if found is None or (found.signature in self.known if not best else found.signature != best[0].signature):
+            if found is None or (
+                found.signature in self.known if not best else found.signature != best[0].signature
+            ):
                 return
             if not best:
                 first_s.append(now)
             if not best or case.size < best[0].case.size:
                 best[:] = [found]
-            raise _Broken
+            raise _BrokenError
 
         # Hypothesis says that a case is flaky where the service was another by the second time.
-        with suppress(_Broken, _Enough, hypothesis.errors.HypothesisException, ExceptionGroup):
+        with suppress(_BrokenError, _Enough, hypothesis.errors.HypothesisException, ExceptionGroup):
             attempt()
         if best:
             self.known.add(best[0].signature)
@@ -135,7 +137,7 @@ class Hunter:
         """Return once the variant is served again, or after a minute."""
         until = time.monotonic() + _READY_S
         while time.monotonic() < until:
-            with suppress(Hang, OSError):
+            with suppress(HangError, OSError):
                 if self.live.sender.http(Case("http.operations", "GET /readyz?variant=demo")).status == 200:
                     return
             time.sleep(0.2)

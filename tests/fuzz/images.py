@@ -16,10 +16,73 @@ from tests.worker.files import chunk
 WIDTH, HEIGHT = 24, 16
 
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"pHYs", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND", b"sRGB", b"cHRM")
+_PNG_CHUNKS = (
+    b"IHDR",
+    b"PLTE",
+    b"tRNS",
+    b"tEXt",
+    b"zTXt",
+    b"iTXt",
+    b"iCCP",
+    b"eXIf",
+    b"gAMA",
+    b"pHYs",
+    b"acTL",
+    b"fcTL",
+    b"fdAT",
+    b"IDAT",
+    b"IEND",
+    b"sRGB",
+    b"cHRM",
+)
 # Names under which Pillow keeps what a decoder needs: text of the same name must not replace it.
-_KEYWORDS = (b"transparency", b"gamma", b"dpi", b"interlace", b"exif", b"icc_profile", b"chromaticity", b"duration", b"loop", b"background", b"Raw profile type exif", b"XML:com.adobe.xmp")
-_TAGS = (254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338, 339, 347, 512, 529, 530, 531, 532, 700, 34665, 34675)
+_KEYWORDS = (
+    b"transparency",
+    b"gamma",
+    b"dpi",
+    b"interlace",
+    b"exif",
+    b"icc_profile",
+    b"chromaticity",
+    b"duration",
+    b"loop",
+    b"background",
+    b"Raw profile type exif",
+    b"XML:com.adobe.xmp",
+)
+_TAGS = (
+    254,
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+    273,
+    274,
+    277,
+    278,
+    279,
+    284,
+    317,
+    320,
+    322,
+    323,
+    324,
+    325,
+    330,
+    338,
+    339,
+    347,
+    512,
+    529,
+    530,
+    531,
+    532,
+    700,
+    34665,
+    34675,
+)
 _SIZES = (0, 1, 2, 3, 4, 8, 16, 255, 9991, 32769, 65535, 0x7FFF_FFFF, 0xFFFF_FFFF)
 
 
@@ -39,7 +102,10 @@ def seeds() -> dict[str, bytes]:
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "a street")
     pngs = {mode: saved(rgb.convert(mode), "PNG") for mode in ("RGB", "L", "P", "1", "RGBA", "LA", "I;16")}
-    tiffs = {way: saved(rgb, "TIFF", compression=way) for way in ("raw", "tiff_lzw", "tiff_deflate", "jpeg", "packbits")}
+    tiffs = {
+        way: saved(rgb, "TIFF", compression=way)
+        for way in ("raw", "tiff_lzw", "tiff_deflate", "jpeg", "packbits")
+    }
     return {
         "jpeg": saved(rgb, "JPEG"),
         "jpeg-progressive": saved(rgb, "JPEG", progressive=True, exif=exif),
@@ -139,7 +205,9 @@ def retyped_tiff(data: bytes, tag: int, kind: int) -> bytes:
         if found != tag or number > 64:
             continue
         value = (value if order == "<" else value >> 16) if number == 1 else 8
-        one = {5: ("II", value, 1), 10: ("ii", value & 0x7FFF_FFFF, 1), 11: ("f", value), 12: ("d", value)}[kind]
+        one = {5: ("II", value, 1), 10: ("ii", value & 0x7FFF_FFFF, 1), 11: ("f", value), 12: ("d", value)}[
+            kind
+        ]
         packed = struct.pack(order + one[0], *one[1:]) * number
         place = packed if len(packed) <= 4 else struct.pack(order + "I", len(data))
         entry = struct.pack(order + "HHI", tag, kind, number) + place
@@ -166,7 +234,10 @@ def _edited_jpeg(draw: st.DrawFn, data: bytes) -> bytes:
         case _:
             header = b"Exif\0\0" + draw(st.sampled_from((b"II*\0", b"MM\0*"))) + draw(st.binary(max_size=30))
             segments.insert(0, (0xE1, header))
-    head = b"".join(bytes([0xFF, code]) + struct.pack(">H", len(body[:65000]) + 2) + body[:65000] for code, body in segments)
+    head = b"".join(
+        bytes([0xFF, code]) + struct.pack(">H", len(body[:65000]) + 2) + body[:65000]
+        for code, body in segments
+    )
     return data[:2] + head + data[at:]
 
 

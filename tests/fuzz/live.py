@@ -7,7 +7,7 @@ from tests.fuzz import bombs, offline, seeds
 from tests.fuzz.case import LIVE_IMAGE, LIVE_SESSION, Case
 from tests.fuzz.entries import ENTRIES
 from tests.fuzz.oracle import Finding, judge
-from tests.fuzz.senders import Hang, Outcome, Sender
+from tests.fuzz.senders import HangError, Outcome, Sender
 
 # Ids are renewed well before the server forgets them (`target.TTL_S`).
 _RENEW_S = 10.0
@@ -30,7 +30,7 @@ class Live:
         try:
             outcome = self._send(case)
             late = time.monotonic() - started > self.sender.hang_s
-        except Hang:
+        except HangError:
             outcome, late = None, True
         if outcome is None or late:
             self._session = self._image = ""
@@ -48,7 +48,12 @@ class Live:
         if uses_image:
             self._renew_image()
         alive = case.alive(self._session or LIVE_SESSION, self._image or LIVE_IMAGE)
-        way = {"http": self.sender.http, "grpc": self.sender.grpc, "websocket": self.sender.websocket, "raw": self.sender.raw}
+        way = {
+            "http": self.sender.http,
+            "grpc": self.sender.grpc,
+            "websocket": self.sender.websocket,
+            "raw": self.sender.raw,
+        }
         outcome = way[ENTRIES[case.entry].way](alive)
         if uses_session and outcome.answers and not self._reads_only(case):
             self._forget_session()
@@ -58,13 +63,17 @@ class Live:
 
     @staticmethod
     def _reads_only(case: Case) -> bool:
-        return case.target.startswith("GET ") or case.target.endswith(("/GetSession", "/ForkSession", "/fork"))
+        return case.target.startswith("GET ") or case.target.endswith(
+            ("/GetSession", "/ForkSession", "/fork")
+        )
 
     def _renew_session(self) -> None:
         if self._session and time.monotonic() - self._session_s < _RENEW_S:
             return
         self._forget_session()
-        opened = self.sender.http(Case("sessions.open", "POST /v1/sessions", (("Content-Type", "application/json"),), (b"{}",)))
+        opened = self.sender.http(
+            Case("sessions.open", "POST /v1/sessions", (("Content-Type", "application/json"),), (b"{}",))
+        )
         if opened.status == 201:
             self._session, self._session_s = json.loads(opened.body)["session"], time.monotonic()
 

@@ -1,4 +1,4 @@
-"""Edits of valid inputs: of JSON documents, of protobuf messages, of bytes. Hypothesis draws and shrinks them."""
+"""Edits of JSON documents, protobuf messages and bytes, which hypothesis draws and shrinks."""
 
 import copy
 import json
@@ -121,7 +121,9 @@ def _edit(draw: Draw, parent: Any, key: Any, places: list[Any]) -> None:
             parent[str(chosen(draw, ODD))[:40]] = parent.pop(key)
         case 4:
             other, there = places[draw(st.integers(0, len(places) - 1))]
-            if isinstance(other, dict) == isinstance(there, str) and (isinstance(other, dict) or there < len(other)):
+            if isinstance(other, dict) == isinstance(there, str) and (
+                isinstance(other, dict) or there < len(other)
+            ):
                 parent[key] = copy.deepcopy(other.get(there) if isinstance(other, dict) else other[there])
         case _ if isinstance(parent[key], str):
             parent[key] = edited_bytes(draw, parent[key].encode(errors="replace"), 2).decode("latin-1")
@@ -140,7 +142,9 @@ def protobufs(draw: Draw, seeds: Sequence[Message], most: int = 3) -> bytes:
     if draw(st.booleans()):
         changed = edited_json(draw, json_format.MessageToDict(seed, preserving_proto_field_name=True), most)
         try:
-            return json_format.ParseDict(changed, type(seed)(), ignore_unknown_fields=True).SerializeToString()
+            return json_format.ParseDict(
+                changed, type(seed)(), ignore_unknown_fields=True
+            ).SerializeToString()
         except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError, SystemError):
             pass
     return edited_bytes(draw, seed.SerializeToString(), most)
@@ -162,7 +166,9 @@ def edited_bytes(draw: Draw, data: bytes, most: int = 3) -> bytes:
             case 3:
                 data = data[:at] + draw(st.binary(min_size=1, max_size=8)) + data[at:]
             case 4:
-                data = data[:at] + data[at : at + length] * draw(st.sampled_from(_TIMES)) + data[at + length :]
+                data = (
+                    data[:at] + data[at : at + length] * draw(st.sampled_from(_TIMES)) + data[at + length :]
+                )
             case _:
                 data = data[:at]
     return data

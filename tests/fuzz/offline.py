@@ -69,16 +69,26 @@ def _read_manifest(case: Case) -> Outcome:
 
 def _pull(case: Case) -> Outcome:
     """The artifact from a web server that sends the case's manifest and then the case's answer."""
-    manifest, *rest = [message if isinstance(message, bytes) else message.encode() for message in case.messages]
+    manifest, *rest = [
+        message if isinstance(message, bytes) else message.encode() for message in case.messages
+    ]
     with tempfile.TemporaryDirectory() as folder, _Server(manifest, (rest or [b""])[0]) as address:
         try:
-            take(registry.EMBEDDED, address, hashlib.sha256(manifest).hexdigest(), Path(folder) / "store", _quiet)
+            take(
+                registry.EMBEDDED,
+                address,
+                hashlib.sha256(manifest).hexdigest(),
+                Path(folder) / "store",
+                _quiet,
+            )
         except StoreError as error:
             return Outcome("refused", str(error).encode(errors="replace"))
         finally:
             outside = [path.name for path in Path(folder).iterdir() if path.name != "store"]
         if outside:
-            return Outcome("raised", problems=[Problem("", "raised", f"wrote {outside} outside of the store", False)])
+            return Outcome(
+                "raised", problems=[Problem("", "raised", f"wrote {outside} outside of the store", False)]
+            )
     return Outcome("OK", answers=1)
 
 
@@ -91,7 +101,7 @@ class _Server:
 
     def __init__(self, manifest: bytes, answer: bytes) -> None:
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 name = self.path.rpartition("/")[2]
                 own = _DEMO / name
                 if name == MANIFEST or (answer == _ITS_OWN and own.is_file()):

@@ -1,4 +1,4 @@
-"""The whole run: valid seeds, the corpus, fuzzing in several processes, valid seeds again, and what is left."""
+"""One run: valid seeds, the corpus, fuzzing in several processes, valid seeds again, memory."""
 
 import multiprocessing
 import time
@@ -73,7 +73,11 @@ class Run:
                 outcome, finding = hunter.live.try_case(case)
                 self.counts[case.entry] += 1
                 if finding is None and outcome is not None and entry.way != "offline" and not outcome.good:
-                    said = outcome.problems[0].detail if outcome.problems else outcome.body[:200].decode("latin-1")
+                    said = (
+                        outcome.problems[0].detail
+                        if outcome.problems
+                        else outcome.body[:200].decode("latin-1")
+                    )
                     finding = Finding("valid seed refused", f"{when}: {outcome.status} {said}")
                 if finding:
                     self._keep(Found(case, finding, request_id=outcome.request_id if outcome else ""))
@@ -89,7 +93,10 @@ class Run:
             found = hunter.check(case)
             self._look()
             if found:
-                self.console.print(f"[red]{path.name}[/]: {found.finding.rule}: {found.finding.detail[:160]}", highlight=False)
+                self.console.print(
+                    f"[red]{path.name}[/]: {found.finding.rule}: {found.finding.detail[:160]}",
+                    highlight=False,
+                )
                 self._keep(found)
         self.counts += hunter.counts
         hunter.live.sender.close()
@@ -112,7 +119,13 @@ class Run:
                 self._drain(queue)
                 self._look()
                 done, took = self.counts.total(), time.monotonic() - started
-                progress.update(task, completed=min(seconds, took), requests=done, rate=round(done / (self.fuzzed_s + took)), found=len(self.found))
+                progress.update(
+                    task,
+                    completed=min(seconds, took),
+                    requests=done,
+                    rate=round(done / (self.fuzzed_s + took)),
+                    found=len(self.found),
+                )
                 # The rest of a request and of a shrink is waited for, and no more.
                 if took > seconds + 2 * self.options.hang_s + 15:
                     self._add(Finding("hang", "a fuzzing process did not end"), Case("raw.http", "http"))
@@ -166,7 +179,10 @@ class Run:
     def _compare(self, before: dict[str, int]) -> None:
         after = self._settled(before)
         for name in before:
-            self.console.print(f"{name}: {before[name] / 1e6:.0f} MB after warm-up, {after[name] / 1e6:.0f} MB at the end", highlight=False)
+            self.console.print(
+                f"{name}: {before[name] / 1e6:.0f} MB after warm-up, {after[name] / 1e6:.0f} MB at the end",
+                highlight=False,
+            )
         for name in _grown(before, after):
             detail = f"{name} grew from {before[name]:,} to {after[name]:,} bytes"
             self._add(Finding("memory", detail), Case("raw.http", "http"))
@@ -185,7 +201,12 @@ class Run:
         return [row for row in ENTRIES.values() if not self.options.only or row.name in self.options.only]
 
     def _progress(self) -> Progress:
-        columns = ("{task.description}", "{task.fields[requests]} requests", "{task.fields[rate]}/s", "{task.fields[found]} findings")
+        columns = (
+            "{task.description}",
+            "{task.fields[requests]} requests",
+            "{task.fields[rate]}/s",
+            "{task.fields[found]} findings",
+        )
         return Progress(*map(TextColumn, columns), BarColumn(), TimeRemainingColumn(), console=self.console)
 
 
@@ -202,8 +223,13 @@ def tell(run: Run, save: Callable[[Found], Path | None]) -> None:
         if found.log:
             run.console.print(f"  log: {found.log}", markup=False, highlight=False)
         if found.seed:
-            run.console.print(f"  again: FUZZ_SEED={found.seed} FUZZ_ONLY={found.case.entry} make fuzz", highlight=False)
+            run.console.print(
+                f"  again: FUZZ_SEED={found.seed} FUZZ_ONLY={found.case.entry} make fuzz", highlight=False
+            )
         if path:
             run.console.print(f"  input: {path}", highlight=False)
     total, rate = run.counts.total(), run.counts.total() / max(run.fuzzed_s, 1)
-    run.console.print(f"{total:,} requests, {rate:.0f} per second while fuzzing, {len(run.found)} findings.", highlight=False)
+    run.console.print(
+        f"{total:,} requests, {rate:.0f} per second while fuzzing, {len(run.found)} findings.",
+        highlight=False,
+    )

@@ -18,7 +18,9 @@ from tests.fuzz.case import LIVE_IMAGE, LIVE_SESSION
 
 Json = dict[str, Any]
 
-SEGMENTATION, TRACKING, VARIANTS = (f"/efficientsam3.v1.{name}/" for name in ("Segmentation", "Tracking", "Variants"))
+SEGMENTATION, TRACKING, VARIANTS = (
+    f"/efficientsam3.v1.{name}/" for name in ("Segmentation", "Tracking", "Variants")
+)
 HEALTH, REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/"
 
 CLICK: Json = {"points": [{"x": 5, "y": 9, "positive": True}]}
@@ -43,7 +45,11 @@ def masks() -> list[Json]:
     logits = np.where(foreground, 4, -4).astype("<f2")
     return [
         {"format": "rle", "size": size, "counts": coco.encode(foreground)["counts"].decode()},
-        {"format": "png", "size": size, "png": _base64(images.saved(Image.fromarray(foreground * 255), "PNG"))},
+        {
+            "format": "png",
+            "size": size,
+            "png": _base64(images.saved(Image.fromarray(foreground * 255), "PNG")),
+        },
         {"format": "polygon", "size": size, "rings": [{"xy": [5, 4, 15, 4, 15, 12, 5, 12], "hole": False}]},
         {"format": "logits", "size": size, "logits": _base64(logits.tobytes())},
     ]
@@ -106,7 +112,10 @@ def frames() -> list[Json]:
 def videos_asked() -> list[Json]:
     """Of `POST /v1/videos/track`, without a video."""
     box = {"box": [8, 8, 30, 30]}
-    return [{"prompts": [box]}, {**opening()[1], "prompts": [{"text": "square"}, {"frame": 1, **box}], "first": 0}]
+    return [
+        {"prompts": [box]},
+        {**opening()[1], "prompts": [{"text": "square"}, {"frame": 1, **box}], "first": 0},
+    ]
 
 
 def _mask(mask: Json) -> pb.Mask:
@@ -117,7 +126,11 @@ def _mask(mask: Json) -> pb.Mask:
         case "png":
             return pb.Mask(height=height, width=width, png=base64.b64decode(mask["png"]))
         case "polygon":
-            return pb.Mask(height=height, width=width, polygon=pb.Polygon(rings=[pb.Ring(**ring) for ring in mask["rings"]]))
+            return pb.Mask(
+                height=height,
+                width=width,
+                polygon=pb.Polygon(rings=[pb.Ring(**ring) for ring in mask["rings"]]),
+            )
     return pb.Mask(height=height, width=width, logits=base64.b64decode(mask["logits"]))
 
 
@@ -127,9 +140,13 @@ def messages() -> dict[str, list[Message]]:
     box, point = pb.Box(x0=4, y0=3, x1=18, y1=13), pb.Point(x=5, y=9)
     image = pb.Image(data=png())
     texts = pb.Prompt(text="car", exemplars=[pb.Exemplar(box=box), pb.Exemplar(point=point, positive=False)])
-    options = pb.SegmentOptions(score_threshold=0.2, mask_format=pb.MASK_FORMAT_POLYGON, max_segments=3, multimask=True)
+    options = pb.SegmentOptions(
+        score_threshold=0.2, mask_format=pb.MASK_FORMAT_POLYGON, max_segments=3, multimask=True
+    )
     session = tracking_pb2.SessionRequest(session=LIVE_SESSION)
-    opened = tracking_pb2.OpenSessionRequest(variant="demo", ttl_s=10, frames_total=9, options={"detect_every": 2})
+    opened = tracking_pb2.OpenSessionRequest(
+        variant="demo", ttl_s=10, frames_total=9, options={"detect_every": 2}
+    )
     frame = tracking_pb2.Frame(image=image, prompts=[tracking_pb2.TrackPrompt(object=4, points=[point])])
     named = tracking_pb2.Frame(image=pb.Image(id=LIVE_IMAGE), prompts=[tracking_pb2.TrackPrompt(text="car")])
     shown = tracking_pb2.VideoPrompt(prompt=tracking_pb2.TrackPrompt(box=pb.Box(x0=8, y0=8, x1=30, y1=30)))
@@ -140,10 +157,15 @@ def messages() -> dict[str, list[Message]]:
             pb.SegmentRequest(image=pb.Image(id=LIVE_IMAGE), prompts=[pb.Prompt(box=box)]),
             *(pb.SegmentRequest(image=image, prompts=[pb.Prompt(mask=_mask(mask))]) for mask in masks()),
         ],
-        f"{SEGMENTATION}EncodeImage": [pb.EncodeImageRequest(image=image), pb.EncodeImageRequest(variant="demo", image=image)],
+        f"{SEGMENTATION}EncodeImage": [
+            pb.EncodeImageRequest(image=image),
+            pb.EncodeImageRequest(variant="demo", image=image),
+        ],
         f"{SEGMENTATION}DeleteImage": [pb.DeleteImageRequest(id=LIVE_IMAGE)],
         f"{TRACKING}OpenSession": [tracking_pb2.OpenSessionRequest(), opened],
-        f"{TRACKING}AddFrame": [tracking_pb2.AddFrameRequest(session=LIVE_SESSION, frame=each) for each in (frame, named)],
+        f"{TRACKING}AddFrame": [
+            tracking_pb2.AddFrameRequest(session=LIVE_SESSION, frame=each) for each in (frame, named)
+        ],
         f"{TRACKING}GetSession": [session],
         f"{TRACKING}ForkSession": [session],
         f"{TRACKING}DeleteSession": [session],
@@ -154,11 +176,17 @@ def messages() -> dict[str, list[Message]]:
         ],
         f"{TRACKING}TrackVideo": [
             tracking_pb2.TrackVideoRequest(open=opened, video=videos.seeds()["mp4"], prompts=[shown]),
-            tracking_pb2.TrackVideoRequest(video=videos.seeds()["webm"], prompts=[shown, {"frame": 1, "prompt": {"text": "x"}}]),
+            tracking_pb2.TrackVideoRequest(
+                video=videos.seeds()["webm"], prompts=[shown, {"frame": 1, "prompt": {"text": "x"}}]
+            ),
         ],
         f"{VARIANTS}ListVariants": [variants_pb2.ListVariantsRequest()],
         f"{VARIANTS}GetVariant": [variants_pb2.GetVariantRequest(name="demo")],
-        f"{HEALTH}Check": [health_pb2.HealthCheckRequest(), health_pb2.HealthCheckRequest(service="efficientsam3.v1.Tracking")],
+        f"{HEALTH}Check": [
+            health_pb2.HealthCheckRequest(),
+            health_pb2.HealthCheckRequest(service="efficientsam3.v1.Tracking"),
+        ],
+        f"{HEALTH}List": [health_pb2.HealthListRequest()],
         f"{HEALTH}Watch": [health_pb2.HealthCheckRequest()],
         f"{REFLECTION}ServerReflectionInfo": [
             reflection_pb2.ServerReflectionRequest(list_services=""),

@@ -26,7 +26,7 @@ _LAST_KEY = "last_of_the_case"
 _LAST = f'{{"{_LAST_KEY}": 1}}'
 
 
-class Hang(Exception):
+class HangError(Exception):
     """No answer came in time."""
 
 
@@ -99,7 +99,7 @@ class Sender:
                     line.shutdown(socket.SHUT_WR)
                 body = b"".join(_received(line))
             except TimeoutError:
-                raise Hang from None
+                raise HangError from None
         status = int(body[9:12]) if body[:5] == b"HTTP/" and body[9:12].isdigit() else "closed"
         return Outcome(status, body)
 
@@ -115,7 +115,7 @@ class Sender:
                 body = answer.read()
             except TimeoutError:
                 self._drop()
-                raise Hang from None
+                raise HangError from None
             except (ConnectionError, http.client.HTTPException) as error:
                 self._drop()
                 if fresh:
@@ -144,7 +144,7 @@ class Sender:
             return _streamed(call(sent, timeout=timeout, metadata=metadata), case.target)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "deadline" not in given:
-                raise Hang from None
+                raise HangError from None
             return _grpc_outcome(error)
         except (ValueError, TypeError) as error:  # metadata that no client can send
             return Outcome("unsent", str(error).encode())
@@ -178,11 +178,13 @@ class Sender:
                 return self._stream(stream, case)
         except InvalidStatus as refused:
             answer = refused.response
-            outcome = Outcome(answer.status_code, bytes(answer.body or b""), answer.headers.get("Content-Type", ""))
+            outcome = Outcome(
+                answer.status_code, bytes(answer.body or b""), answer.headers.get("Content-Type", "")
+            )
             _read_problem(outcome)
             return outcome
         except TimeoutError:
-            raise Hang from None
+            raise HangError from None
         except (WebSocketException, ConnectionError, ValueError) as error:
             return Outcome("closed", type(error).__name__.encode())
 

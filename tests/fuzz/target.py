@@ -41,10 +41,12 @@ class Target:
         self.pids = self._pids()
 
     def memory(self) -> dict[str, int]:
-        """Resident bytes of the gateway and of the worker, each with its other children; least of a few samples."""
+        """Resident bytes of the gateway, and of the worker with its children: the least of some samples."""
         samples = []
         for _ in range(_SAMPLES):
-            samples.append({name: _resident(pid) for name, pid in zip(("gateway", "worker"), self._pids(), strict=False)})
+            samples.append(
+                {name: _resident(pid) for name, pid in zip(("gateway", "worker"), self._pids(), strict=False)}
+            )
             time.sleep(0.2)
         return {name: min(sample.get(name, 0) for sample in samples) for name in samples[0]}
 
@@ -74,7 +76,9 @@ class Target:
         return ""
 
     def _pids(self) -> list[int]:
-        workers = sorted(each.pid for each in self.serving.workers() if each.ppid() == self.serving.process.pid)
+        workers = sorted(
+            each.pid for each in self.serving.workers() if each.ppid() == self.serving.process.pid
+        )
         return [self.serving.process.pid, *workers]
 
 
