@@ -30,6 +30,7 @@ EngineName = Literal["auto", "openvino", "onnxruntime"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Batching = Literal["dynamic", "fixed"]
+ImageFormat = Literal["jpeg", "png", "webp", "tiff", "gif"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Entries = Annotated[int, Field(ge=1, le=MAX_ENTRIES)]
 
@@ -123,6 +124,11 @@ class Limits(_Settings):
     """Pixels of one image, read from its header before anything is decoded."""
     max_image_side: PositiveInt = 32_768
     """Pixels of an image's longer side."""
+    image_formats: Annotated[list[ImageFormat], Field(min_length=1)] = Field(
+        default_factory=lambda: ["jpeg", "png", "webp", "tiff", "gif"]
+    )
+    """Formats of images that are decoded, `["jpeg", "png"]`; others are refused as `unsupported_image`. Masks
+    may be sent as PNG whatever it says."""
     max_prompts: Entries = 32
     """Prompts of one request."""
     max_video_prompts: Entries = 1_024
