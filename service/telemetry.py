@@ -170,6 +170,12 @@ class WorkerTelemetry:
             ["variant", "reason"],
             registry=self.registry,
         )
+        self._decoder_failures = Counter(
+            "efficientsam3_decoder_failures",
+            "Decoder processes that failed. reason: crashed (or was killed), or the limit: cpu, memory, time",
+            ["variant", "reason"],
+            registry=self.registry,
+        )
         self._batch_rows = Histogram(
             "efficientsam3_engine_batch_rows",
             "Rows that the engine computed at once",
@@ -193,6 +199,10 @@ class WorkerTelemetry:
     def refused(self, reason: str) -> None:
         """Count a request that was refused unworked."""
         self._refusals.labels(self._variant, reason).inc()
+
+    def decoder_failed(self, reason: str) -> None:
+        """Count a decoder process that failed."""
+        self._decoder_failures.labels(self._variant, reason).inc()
 
     def ran(self, graph: str, rows: int, seconds: float) -> None:
         """Observe a batch. Any thread may call it."""

@@ -14,7 +14,7 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -193,8 +193,9 @@ class _Slots:
 class DecoderProcesses:
     """Starts children and ends them; at most `most` run at once, others wait. Used from one event loop."""
 
-    def __init__(self, most: int) -> None:
-        self._slots = _Slots(most)
+    def __init__(self, most: int, failed: Callable[[str], None] = lambda reason: None) -> None:
+        """`failed` is called with the reason of every DecoderError."""
+        self._slots, self._failed = _Slots(most), failed
         self._running: set[Process] = set()
         # The loop itself keeps only weak references to tasks.
         self._ending: set[asyncio.Task[None]] = set()
@@ -220,6 +221,9 @@ class DecoderProcesses:
             results = Results(await asyncio.shield(starting), limits)
             await results.begin(options, data)
             yield results
+        except DecoderError as error:
+            self._failed(error.reason)
+            raise
         finally:
             # The child is dead before anything is awaited, so that a second cancellation changes nothing.
             self._kill(starting)
@@ -241,6 +245,11 @@ class DecoderProcesses:
             async for result in results:
                 return result
         raise DecoderError("crashed")
+
+    @property
+    def running(self) -> int:
+        """Children that are running."""
+        return len(self._running)
 
     async def close(self) -> None:
         """Kill every child, and return when all are gone."""

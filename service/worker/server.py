@@ -135,7 +135,7 @@ class Worker:
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
         sessions = Sessions(_open_sessions(settings), origin, settings)
-        decoders = DecoderProcesses(settings.max_video_decoders)
+        decoders = DecoderProcesses(settings.max_video_decoders, telemetry.decoder_failed)
         tracker = Tracker(manifest, batcher, tokenize, settings)
         state = health.aio.HealthServicer()
         server = make_server(
@@ -175,7 +175,7 @@ class Worker:
 
     def _tell(self, telemetry: WorkerTelemetry, address: str) -> None:
         """Tell metrics, and whether it is ready, at the address, if it is any. Raises StartError."""
-        lane, hot = self.lane, self.sessions.hot
+        lane, hot, decoders = self.lane, self.sessions.hot, self.decoders
         for name, meaning, read in (
             ("worker_waiting_requests", "Requests whose turn has not come", lambda: lane.waiting),
             ("worker_running_requests", "Requests that are worked on", lambda: lane.running),
@@ -184,6 +184,7 @@ class Worker:
                 "Requests that came and are not answered yet: those above, and who waits for a frame before",
                 lambda: lane.requests,
             ),
+            ("decoder_processes", "Decoder processes that are running", lambda: decoders.running),
             ("hot_sessions", "Sessions that are at hand", lambda: len(hot)),
             ("hot_session_bytes", "What is kept of their objects", lambda: hot.nbytes),
         ):
