@@ -206,7 +206,9 @@ def digests(manifest: Manifest) -> dict[str, str]:
         raise ArtifactError(f"{manifest.variant}: {MANIFEST} {fault}") from None
     for name, _ in graphs:
         if not name.endswith(GRAPH_SUFFIX):
-            raise ArtifactError(f"{manifest.variant}: {MANIFEST} names {name} as a graph's, not {GRAPH_SUFFIX}")
+            raise ArtifactError(
+                f"{manifest.variant}: {MANIFEST} names {name} as a graph's, not {GRAPH_SUFFIX}"
+            )
     return dict(named)
 
 
@@ -241,7 +243,9 @@ def _parse(path: Path) -> tuple[Manifest, str]:
         with path.open("rb") as file:
             content = file.read(MAX_MANIFEST_BYTES + 1)
         if len(content) > MAX_MANIFEST_BYTES:
-            raise ArtifactError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes, the most that it may have")
+            raise ArtifactError(
+                f"{path} is larger than {MAX_MANIFEST_BYTES} bytes, the most that it may have"
+            )
         value = strict_json.parse(content)
     except FileNotFoundError:
         raise ArtifactError(f"there is no {path}") from None

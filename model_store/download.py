@@ -13,7 +13,6 @@ import httpx
 from model_store.artifact import StoreError
 
 _MOVED = {301, 302, 303, 307, 308}
-_CHUNK_BYTES = 1 << 18
 
 
 class DownloadError(StoreError):
@@ -82,8 +81,11 @@ class Client:
         """The answer with the file, its body not read yet; redirects are followed up to the limit."""
         for _ in range(self._limits.redirects + 1):
             request = self._web.build_request("GET", url)
-            async with asyncio.timeout(self._limits.idle_s):
-                answer = await self._web.send(request, stream=True)
+            try:
+                async with asyncio.timeout(self._limits.idle_s):
+                    answer = await self._web.send(request, stream=True)
+            except TimeoutError as error:
+                raise self._stuck(name) from error
             try:
                 if answer.status_code not in _MOVED:
                     _check(name, answer)
@@ -92,7 +94,9 @@ class Client:
                 url = _redirected(name, url, answer)
             finally:
                 await answer.aclose()
-        raise DownloadError(f"{name} cannot be had: it was redirected more than {self._limits.redirects} times")
+        raise DownloadError(
+            f"{name} cannot be had: it was redirected more than {self._limits.redirects} times"
+        )
 
     async def _written(
         self, name: str, answer: httpx.Response, path: Path, most: int, report: Callable[[float], None]
@@ -103,7 +107,7 @@ class Client:
             raise _too_large(name, most)
         digest, count, pace = hashlib.sha256(), 0, _Pace(self._limits)
         with path.open("wb") as saved:
-            async for chunk in answer.aiter_raw(_CHUNK_BYTES if total else None):
+            async for chunk in answer.aiter_raw():
                 count += len(chunk)
                 if count > most:
                     raise _too_large(name, most)
@@ -145,7 +149,10 @@ def _check(name: str, answer: httpx.Response) -> None:
     if answer.status_code != httpx.codes.OK:
         # Where it was sent on to may be signed: the status alone is told.
         raise DownloadError(f"{name} cannot be had: HTTP status {answer.status_code}")
-    if (encoding := answer.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+    if (encoding := answer.headers.get("content-encoding", "identity").strip().lower()) not in (
+        "",
+        "identity",
+    ):
         raise DownloadError(
             f"{name} cannot be had: it came encoded as {encoding[:20]!a}; "
             "let the server send files as they are, without compression"
@@ -156,7 +163,11 @@ def _redirected(name: str, url: httpx.URL, answer: httpx.Response) -> httpx.URL:
     """Where the answer sends on to. Raises DownloadError for an address that is not followed."""
     target = url.join(answer.headers.get("location", ""))
     same_host = (target.scheme, target.host, target.port) == (url.scheme, url.host, url.port)
-    if target.userinfo or not target.host or not (target.scheme == "https" or (same_host and url.scheme == "http")):
+    if (
+        target.userinfo
+        or not target.host
+        or not (target.scheme == "https" or (same_host and url.scheme == "http"))
+    ):
         raise DownloadError(
             f"{name} cannot be had: it was redirected to an address that is not followed; only https:// addresses, "
             "and http:// ones of the same host, are"

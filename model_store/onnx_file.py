@@ -89,13 +89,17 @@ def _entry(content: mmap.mmap, entry: _Field) -> tuple[str, str]:
             try:
                 texts[field.number] = content[field.start : field.end].decode("utf-8")
             except UnicodeDecodeError:
-                raise OnnxFileError("the external data of a tensor is described in bytes that are no text") from None
+                raise OnnxFileError(
+                    "the external data of a tensor is described in bytes that are no text"
+                ) from None
     return texts[1], texts[2]
 
 
 def _read_entries(told: dict[str, str], count: int) -> ExternalData:
     if len(told) != count or "location" not in told or not told.keys() <= _KEYS:
-        raise OnnxFileError("the external data of a tensor is not described by a location, an offset and a length")
+        raise OnnxFileError(
+            "the external data of a tensor is not described by a location, an offset and a length"
+        )
     offset, length = (_number(name, told[name]) if name in told else None for name in ("offset", "length"))
     return ExternalData(told["location"], offset or 0, length)
 

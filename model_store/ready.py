@@ -97,9 +97,7 @@ def _is_there(place: Path, digest: str) -> bool:
         return False
 
 
-async def _fetch(
-    name: str, address: str, digest: str, folder: Path, report: Report, bounds: Bounds
-) -> None:
+async def _fetch(name: str, address: str, digest: str, folder: Path, report: Report, bounds: Bounds) -> None:
     """Write the artefact's files into the folder. Raises TimeoutError, DownloadError and StoreError."""
     limits = Limits(bounds.idle_s, bounds.least_rate, bounds.redirects)
     async with asyncio.timeout(bounds.total_s), download.client(address, limits) as web:

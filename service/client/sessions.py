@@ -92,9 +92,7 @@ class AsyncSession:
     async def delete(self) -> None:
         """Have the server forget the session."""
         delete = self._transport.delete_session
-        await until_gone(
-            lambda: delete(self.id), self._patience_s, Kind.SESSION_NOT_FOUND, frame_may_pass
-        )
+        await until_gone(lambda: delete(self.id), self._patience_s, Kind.SESSION_NOT_FOUND, frame_may_pass)
 
     def flow(self, in_flight: int) -> "Flow":
         """What `stream` is made of. Raises ValueError unless `in_flight` is 1 to IN_FLIGHT."""

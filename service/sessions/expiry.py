@@ -70,7 +70,5 @@ class ExpiryQueue(Generic[Key]):
     def _shrink(self) -> None:
         """Make the heap anew if most of it is out of date."""
         if len(self._heap) > 2 * len(self._times) + _SPARE:
-            self._heap = [
-                entry for entry in self._heap if self._queued.get(entry[2]) == entry[0]
-            ]
+            self._heap = [entry for entry in self._heap if self._queued.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)

@@ -126,7 +126,6 @@ class RedisSessions:
             return await _patiently(lambda: self._scripts[script](keys=[key, f"{key}:end"], args=arguments))
 
 
-
 def _key(owner: str, id: str) -> str:
     return f"{_PREFIX}{{{id}}}:{owner}"
 
