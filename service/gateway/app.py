@@ -58,7 +58,7 @@ def make_app(
         add_page(app)
     problems.install(app)
     openapi.install(app, keyed=admission.keyed)
-    app.add_middleware(Outer, settings=settings, telemetry=telemetry, admission=admission)
+    app.add_middleware(Outer, settings=settings, telemetry=telemetry, admission=admission, router=router)
     if settings.allowed_origins:
         # Outermost, so that a page of an allowed origin may read every refusal.
         app.add_middleware(

@@ -1,10 +1,11 @@
-"""Refuses gRPC calls while there is no room for them, before anything of them is received.
+"""Refuses requests while there is no room for them, before their bodies are parsed or messages received.
 
-Under overload most calls end here, so that a refusal must cost far less than an answer: it has no span, no task
-group and no line in the log of its own.
+Under overload most requests end here, so that a refusal must cost far less than an answer. That of a gRPC call
+has no span, and no line of its own in the log.
 """
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,19 @@ QUEUED = {
     *(f"/{rpc_server.TRACKING}/{name}" for name in ("OpenSession", "AddFrame")),
     *(f"/{rpc_server.SEGMENTATION}/{name}" for name in ("Segment", "EncodeImage")),
 }
+
+
+_VIDEOS_PATH = "/v1/videos/track"
+_QUEUED_PATH = re.compile(r"/v1/(segment|images|sessions|sessions/[^/]+/frames|videos/track)")
+
+
+def check_http_room(router: Router, method: str, path: str, owner: str) -> None:
+    """Raise OVERLOADED if the HTTP request would wait for a worker, and no variant has room for it."""
+    if method != "POST" or not _QUEUED_PATH.fullmatch(path):
+        return
+    video = path == _VIDEOS_PATH
+    if router.crowded(video=video):
+        router.check_any_room(owner, video=video)
 
 
 class LoadShedding(grpc.aio.ServerInterceptor):

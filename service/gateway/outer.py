@@ -15,22 +15,32 @@ from service.gateway.admission import Admission
 from service.gateway.body_stream import BodyStream, ReceivingBytes, has_body
 from service.gateway.call import Call, recorded
 from service.gateway.hosts import PROBES, HostCheck
+from service.gateway.load_shedding import check_http_room
 from service.gateway.problems import problem
 from service.gateway.redaction import loggable
+from service.gateway.router import Router
 from service.rpc import take_request_id
 from service.telemetry import Telemetry
 from service.tracing import Fact, Span, ending, within
 
 _LOG = logging.getLogger(__name__)
+# Up to this size the body of a request that is refused is read, so that its connection can be used again.
+_SMALL_BODY_BYTES = 65_536
 
 
 class Outer:
     """ASGI middleware; `scope["state"]["call"]` is the request's Call for everything inside."""
 
     def __init__(
-        self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry, admission: Admission
+        self,
+        app: ASGIApp,
+        settings: GatewaySettings,
+        telemetry: Telemetry,
+        admission: Admission,
+        router: Router,
     ) -> None:
         self._app = app
+        self._router = router
         self._settings = settings
         self._telemetry = telemetry
         self._admission = admission
@@ -64,11 +74,13 @@ class Outer:
             check_origin(headers, self._settings.allowed_origins)
             if _is_api(scope):
                 call.key = self._admission.key(headers.get("authorization"))
-                await reply.place.enter_async_context(self._admission.counted(call))
             call.deadline += deadline_ms(headers, self._settings) / 1000
             body = BodyStream(headers, receive, self._settings, self._receiving, call.owner)
             reply.body_read = lambda: body.complete
             with closing(body):
+                if _is_api(scope):
+                    await self._check_room(call, headers, scope, body)
+                    await reply.place.enter_async_context(self._admission.counted(call))
                 await self._app(scope, body, reply)
         except ServiceError as error:
             await self._refuse(call, error, scope, receive, reply)
@@ -83,6 +95,18 @@ class Outer:
             await self._refuse(call, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL), scope, receive, reply)
         finally:
             await reply.place.aclose()
+
+    async def _check_room(self, call: Call, headers: Headers, scope: Scope, body: BodyStream) -> None:
+        """Raise ServiceError OVERLOADED while no variant has room for the request: its body is not parsed."""
+        try:
+            check_http_room(self._router, scope["method"], scope["path"], call.owner)
+        except ServiceError:
+            announced = headers.get("content-length", "")
+            if announced.isdigit() and int(announced) <= _SMALL_BODY_BYTES:
+                # To connect again would cost more than to read it.
+                while not body.complete:
+                    await body()
+            raise
 
     async def _refuse(
         self, call: Call, error: ServiceError, scope: Scope, receive: Receive, reply: "_Reply"
