@@ -146,7 +146,7 @@ def streams(draw: st.DrawFn) -> Case:
         {"frame": 0, "known_image": True, "revision": 1},
         {"frame": 0, "key": "x"},
     ]
-    text = json_bodies(documents, 2).map(lambda body: body.decode("utf-8", "replace"))
+    text = json_bodies(lambda: documents, 2).map(lambda body: body.decode("utf-8", "replace"))
     binary = st.one_of(st.just(seeds.png()), images.images())
     pairs = st.tuples(text, binary).map(list)
     kinds = st.one_of(pairs, text.map(lambda each: [each]), binary.map(lambda each: [each]))

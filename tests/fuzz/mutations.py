@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.protobuf import json_format
@@ -76,9 +76,9 @@ def chosen(draw: Draw, choices: Sequence[Any]) -> Any:
 
 
 @st.composite
-def json_bodies(draw: Draw, seeds: Sequence[Any], most: int = 3) -> bytes:
+def json_bodies(draw: Draw, seeds: Callable[[], Sequence[Any]], most: int = 3) -> bytes:
     """A seed's JSON with up to `most` edits of its values, and seldom a few of its bytes."""
-    text = json_text(edited_json(draw, chosen(draw, seeds), most))
+    text = json_text(edited_json(draw, chosen(draw, seeds()), most))
     return edited_bytes(draw, text, 2) if draw(st.integers(0, 7)) == 7 else text
 
 
@@ -136,9 +136,9 @@ def _small(value: Any) -> bool:
 
 
 @st.composite
-def protobufs(draw: Draw, seeds: Sequence[Message], most: int = 3) -> bytes:
+def protobufs(draw: Draw, seeds: Callable[[], Sequence[Message]], most: int = 3) -> bytes:
     """A seed with up to `most` edits of its fields; where these make no message, edits of its bytes."""
-    seed = chosen(draw, seeds)
+    seed = chosen(draw, seeds())
     if draw(st.booleans()):
         changed = edited_json(draw, json_format.MessageToDict(seed, preserving_proto_field_name=True), most)
         try:

@@ -167,7 +167,7 @@ def _manifest() -> bytes:
 @st.composite
 def _pulls(draw: st.DrawFn) -> Case:
     answer = edited_bytes(draw, draw(st.sampled_from(_ANSWERS)), 3)
-    return Case("artifact.pull", "pull --from", messages=(draw(json_bodies([_small()], 2)), answer))
+    return Case("artifact.pull", "pull --from", messages=(draw(json_bodies(lambda: [_small()], 2)), answer))
 
 
 def _small() -> dict[str, object]:
@@ -183,7 +183,7 @@ def rows() -> tuple[Row, ...]:
     manifests = st.deferred(
         lambda: st.builds(
             lambda body: Case("artifact.manifest", "read", messages=(body,)),
-            json_bodies([_small(), json.loads(_manifest())]),
+            json_bodies(lambda: [_small(), json.loads(_manifest())]),
         )
     )
     answers = st.builds(

@@ -57,9 +57,9 @@ class Run:
     def whole(self) -> None:
         """Everything, in order."""
         self.accept_valid("at the start")
-        self.replay(sorted(CORPUS.glob("*.json")))
         self.fuzz(_WARM_UP * self.options.seconds, "warming up", 0)
         before = self._settled(None)
+        self.replay(sorted(CORPUS.glob("*.json")))
         self.fuzz((1 - _WARM_UP) * self.options.seconds, "fuzzing", self.options.jobs)
         self.accept_valid("at the end")
         self._compare(before)
