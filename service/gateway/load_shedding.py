@@ -67,7 +67,8 @@ class LoadShedding(grpc.aio.ServerInterceptor):
         method: str = handler_call_details.method
         if method in QUEUED and self._router.crowded(video=method == TRACK_VIDEO):
             metadata = dict(handler_call_details.invocation_metadata or ())
-            if error := self._refusal(method, metadata.get(AUTHORIZATION_KEY)):
+            authorization = metadata.get(AUTHORIZATION_KEY)
+            if error := self._refusal(method, None if authorization is None else str(authorization)):
                 return _refusing(error, str(metadata.get(REQUEST_ID_KEY, "")))
         return await continuation(handler_call_details)
 

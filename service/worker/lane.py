@@ -213,8 +213,8 @@ class Lane:
         """What `work` returns or raises, computed in one of the threads.
 
         Raises `overloaded` when the queue is full, when an owner with less work needs the place, or when the
-        deadline would pass before the answer, and `deadline_exceeded` when it has passed already. Cancelling this abandons the ticket, and
-        takes the work out of the queue if it has not begun.
+        deadline would pass before the answer, and `deadline_exceeded` when it has passed already. Cancelling
+        this abandons the ticket, and takes the work out of the queue if it has not begun.
         """
         ticket.go_on()
         await self._turn(ticket)
@@ -222,7 +222,7 @@ class Lane:
             try:
                 await ticket.announce()
             except BaseException:
-                self._end(ticket.owner)
+                self._end(ticket)
                 raise
         self._telemetry.waited(ticket.urgency.name.lower(), ticket.waited_ms() / 1000)
         loop = asyncio.get_running_loop()
