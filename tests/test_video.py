@@ -23,7 +23,7 @@ def test_a_file_is_read_by_the_rules_of_the_service(tmp_path: Path) -> None:
         assert [picture.size for picture in video] == [(320, 240)] * 5
     for name, text in videos.playlists("http://127.0.0.1:9", SAMPLE):
         path.write_bytes(text)
-        with pytest.raises(VideoError, match="clip.mp4 cannot be read as a video"):
+        with pytest.raises(VideoError, match=r"clip\.mp4 cannot be read as a video"):
             Video(path)
         assert name
     with pytest.raises(FileNotFoundError):
