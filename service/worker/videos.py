@@ -27,6 +27,8 @@ _PIXEL_BYTES, _TIFF_BYTES = 3, MIB
 # The kinds that this function rejects a video with.
 _REJECTIONS = (Kind.UNSUPPORTED_VIDEO, Kind.PAYLOAD_TOO_LARGE)
 _RETRY_S = 1.0
+# What `frames_total` can hold; a header may state any number.
+_MOST_FRAMES = 2**32 - 1
 
 
 class Video:
@@ -96,9 +98,9 @@ async def open_video(
 
 
 def _frames(facts: bytes) -> int | None:
-    """Return the number of frames that the decoder found in the file's header."""
+    """Return the number of frames that the file's header states, if it is possible."""
     frames = json.loads(facts)["frames"]
-    return int(frames) if frames else None
+    return frames if isinstance(frames, int) and 0 < frames <= _MOST_FRAMES else None
 
 
 @contextmanager
