@@ -165,7 +165,8 @@ class WorkerTelemetry:
         )
         self._refusals = Counter(
             "efficientsam3_worker_refusals",
-            "Requests refused unworked. reason: full (the queue), deadline (it would pass in the queue)",
+            "Requests refused unworked. reason: full (the queue), deadline (it would pass in the queue), "
+            "decoding (too many large images wait)",
             ["variant", "reason"],
             registry=self.registry,
         )

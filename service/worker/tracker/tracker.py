@@ -13,7 +13,7 @@ from service.worker.answer import Kept
 from service.worker.concepts import Concepts, Tokenize
 from service.worker.engines import Graphs
 from service.worker.exemplars import as_tensors
-from service.worker.run import GoOn, Run
+from service.worker.run import Decoded, GoOn, Run
 from service.worker.scenes import Scene, Scenes, Seen
 from service.worker.tracker.associate import Rules
 from service.worker.tracker.follow import Follower
@@ -88,7 +88,12 @@ class Tracker:
                 raise ServiceError(Kind.UNSUPPORTED_PROMPT, detail)
 
     def answer(
-        self, frame: pb.Frame, state: State, seen: Seen | None, go_on: GoOn = lambda: None
+        self,
+        frame: pb.Frame,
+        state: State,
+        seen: Seen | None,
+        go_on: GoOn = lambda: None,
+        decoded: Decoded = lambda: None,
     ) -> tuple[State, pb.FrameAnswer, Seen]:
         """The state after the frame, its answer, and the frame as it was seen.
 
@@ -97,6 +102,7 @@ class Tracker:
         Args:
             frame: one that `prompts.check_frame` and `check` passed, with its image's bytes, if any.
             seen: the frame that is corrected, if it is known; looked at where no image is sent.
+            decoded: called when nothing is left to decode.
 
         Raises ServiceError: `image_required`, `unsupported_image`, `payload_too_large`, `invalid_argument`;
         and what `go_on` raises.
@@ -105,6 +111,8 @@ class Tracker:
         run = Run(self._graphs, go_on)
         if frame.HasField("image"):
             scene = self._scenes.open(frame.image.data, run)
+            if not any(prompt.HasField("mask") for prompt in frame.prompts):
+                decoded()
             seen = self._scenes.see(scene, "interactive_features", run)
         if seen is None:
             detail = f"The image of frame {frame.frame} is not known here any more: send it again."
