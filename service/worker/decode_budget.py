@@ -130,7 +130,8 @@ class DecodeBudget:
         reservation.since = time.monotonic()
 
     def _check_room(self, reservation: _Reservation, ticket: Ticket) -> None:
-        ahead = self.reserved + sum(each.pixels for each in self._waiting)
+        # An image over the budget takes all of it, and no more.
+        ahead = min(self.reserved, self._most) + sum(min(each.pixels, self._most) for each in self._waiting)
         wait_s = ahead / self._most * fmean(self._held_s or (0.0,))
         if len(self._waiting) < self._max_waiting and wait_s <= ticket.left_s():
             return

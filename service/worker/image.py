@@ -78,9 +78,7 @@ def decode(data: bytes, limits: Limits, image_size: int, go_on: CheckCanceled = 
         jpeg.check_scans(markers, header.pixels)
         if header.format == "WEBP" and not header.animated:
             pixels = _decode_webp(header)
-            return _stretched(
-                header, _Stored(Image.Image(), pixels, _turn(header.orientation)), image_size, go_on
-            )
+            return _stretched(_Stored(Image.Image(), pixels, _turn(header.orientation)), image_size, go_on)
         with _open(header, go_on) as image:
             _check_samples(image)
             scale = jpeg.reduce(image, markers, image_size)
@@ -89,8 +87,8 @@ def decode(data: bytes, limits: Limits, image_size: int, go_on: CheckCanceled = 
             # Metadata decides nothing from here on, and it may be of any type.
             samples, image.info = _Samples.of(image), {}
             if scale == 1:
-                return _stretched(header, _Stored(image, None, turn, samples), image_size, go_on)
-            return _reduced(header, _Stored(image, None, None, samples), scale, turn, image_size)
+                return _stretched(_Stored(image, None, turn, samples), image_size, go_on)
+            return _reduced(header, _Stored(image, None, None, samples), scale, turn, image_size, go_on)
 
 
 def grey(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
@@ -165,23 +163,34 @@ class _Stored:
         return np.asarray(strip if self.turn is None else strip.transpose(self.turn))
 
 
-def _stretched(header: Header, stored: _Stored, side: int, go_on: CheckCanceled) -> Picture:
-    def strip(first: int, end: int) -> NDArray[np.uint8]:
-        go_on()
-        return stored.strip(first, end)
-
-    return Picture(*stored.size, stretch_strips(strip, stored.size, side))
+def _stretched(stored: _Stored, side: int, go_on: CheckCanceled) -> Picture:
+    return Picture(*stored.size, stretch_strips(_strips(stored, go_on), stored.size, side))
 
 
-def _reduced(header: Header, stored: _Stored, scale: int, turn: Image.Transpose | None, side: int) -> Picture:
+def _reduced(
+    header: Header,
+    stored: _Stored,
+    scale: int,
+    turn: Image.Transpose | None,
+    side: int,
+    go_on: CheckCanceled,
+) -> Picture:
     """Return a picture that was decoded at a reduced scale."""
     whole = (header.width, header.height)
     # The averages are counted from the stored picture's corner, so that the resize comes first.
-    pixels = stretch_strips(stored.strip, stored.size, side, scale, whole)
+    pixels = stretch_strips(_strips(stored, go_on), stored.size, side, scale, whole)
     if turn is None:
         return Picture(*whole, pixels)
     width, height = whole[::-1] if turn in _ON_SIDE else whole
     return Picture(width, height, np.asarray(Image.fromarray(pixels).transpose(turn)))
+
+
+def _strips(stored: _Stored, go_on: CheckCanceled) -> Callable[[int, int], NDArray[np.uint8]]:
+    def strip(first: int, end: int) -> NDArray[np.uint8]:
+        go_on()
+        return stored.strip(first, end)
+
+    return strip
 
 
 @contextmanager
