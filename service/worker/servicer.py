@@ -21,6 +21,9 @@ from service.worker.run import Decoded
 from service.worker.scenes import Scene
 from service.worker.segmenter import Segmenter
 
+# The pixels that take as much memory as reading one character of a mask's counts.
+_RLE_CHAR_PIXELS = 10
+
 
 class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
     """Segmentation, computed in the lane. Errors are ServiceErrors; rpc.ErrorsAsStatuses tells them."""
@@ -165,8 +168,9 @@ async def kept_image(images: ImageStore, owner: str, id: str) -> bytes:
 
 def pixels_of(image: pb.Image, prompts: Iterable[pb.Prompt | tracking_pb.TrackPrompt] = ()) -> int:
     """Return how many pixels of an image's bytes and of mask prompts are to be decoded."""
-    masks = (prompt.mask for prompt in prompts if prompt.HasField("mask"))
-    return image_headers.pixels_of(image.data) + sum(mask.height * mask.width for mask in masks)
+    masks = [prompt.mask for prompt in prompts if prompt.HasField("mask")]
+    pixels = sum(mask.height * mask.width + _RLE_CHAR_PIXELS * len(mask.rle) for mask in masks)
+    return image_headers.pixels_of(image.data) + pixels
 
 
 def check_source(image: pb.Image, settings: WorkerSettings) -> None:

@@ -9,6 +9,7 @@ import pytest
 from service.config import Limits
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
+from service.prompts import MAX_RLE_CHARS
 from service.worker.image import decode, grey
 from tests.hostile_images import CHEAP, REFUSED, TRANSPARENCY, damaged, png_bomb
 from tests.worker.conftest import Start, asking, picture, run
@@ -145,6 +146,7 @@ def test_mask_prompts_are_bounded_by_their_size_before_they_are_read(start: Star
                 (bomb, Kind.INVALID_ARGUMENT),
                 (huge, Kind.INVALID_ARGUMENT),
                 (wide, Kind.PAYLOAD_TOO_LARGE),
+                (pb.Mask(height=8, width=8, rle="0" * (MAX_RLE_CHARS + 1)), Kind.PAYLOAD_TOO_LARGE),
             ):
                 assert (await client.refused(asking(pb.Prompt(mask=mask)))).kind is kind
 
