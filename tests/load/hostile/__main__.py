@@ -151,6 +151,11 @@ def _table(measured: dict[str, Clicks]) -> Table:
     return table
 
 
+def _line(kind: str, clicks: Clicks) -> str:
+    times = ", ".join(f"p{percent} {1e3 * clicks.percentile(percent):.0f} ms" for percent in (50, 99))
+    return f"{kind}: {times}, {clicks.failures.total()} failed"
+
+
 def _counted(counter: Counter[str]) -> str:
     return ", ".join(f"{name} x {count:,}" for name, count in counter.most_common(4))
 
@@ -167,10 +172,11 @@ def _measure(
         for kind in kinds:
             progress.update(task, description=kind)
             others = sorted(everywhere - {options.core})
-            with processes.service(DEMO, others, keys_file=keys, log_level="ERROR") as served:
+            with processes.service(DEMO, others, keys_file=keys, log_level="ERROR", drain_s=1) as served:
                 os.sched_setaffinity(0, {options.core})
                 measured[kind] = _besiege(served, kind, options)
                 os.sched_setaffinity(0, everywhere)
+            console.print(_line(kind, measured[kind]), highlight=False)
             progress.advance(task)
     return measured
 
