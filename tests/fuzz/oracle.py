@@ -21,7 +21,7 @@ _LEAKS = re.compile(
       0x[0-9a-fA-F]{6,}                                   # a memory address
     | /(?:usr|home|tmp|work|root|opt|var|proc|etc|dev|sys|run|srv|mnt)/[\w.-]+   # a path
     | site-packages | \.venv\b | \b\w+\.py\b | \.so\b
-    | Traceback | <class\ | \ object\ at\ | line\ \d+,\ in
+    | Traceback | <class\ | <[\w.]+\ object\ at | line\ \d+,\ in
     | \b[A-Za-z_]*(?:Error|Exception|Warning)\b           # a class of ours or a library's
     | BytesIO | PIL\b | libav | FFmpeg\w+Error | pydantic | numpy | errno\b | Errno\b
     """,
