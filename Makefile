@@ -8,10 +8,14 @@ VARIANT ?= demo
 # Options of `make bench-peers`.
 PEERS ?=
 
+# Time that `make fuzz` draws inputs for, seconds.
+FUZZ_S ?= 300
+export FUZZ_S
+
 # What `make images` builds: gateway, worker-cpu, worker-gpu. docs/docker.md has what else can be set.
 IMAGES ?= gateway worker-cpu
 
-.PHONY: help serve test test-full test-page chaos bench bench-peers images lock compose-test check fix clean
+.PHONY: help serve test test-full test-page fuzz hostile chaos bench bench-peers images lock compose-test check fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -31,6 +35,12 @@ test-page: $(VENV)/.page ## run the tests of the page in Chromium, which apt-get
 
 chaos: $(VENV)/.dev ## disturb a deployment for CHAOS_S seconds (300), verify what clients saw, add up the pieces
 	$(BIN)/python -m tests.chaos
+
+fuzz: $(VENV)/.dev ## send malformed requests to every entry point for FUZZ_S seconds (300)
+	$(BIN)/python -m tests.fuzz
+
+hostile: $(VENV)/.dev ## measure clicks beside 100 hostile clients of each kind; fails above 1 s
+	$(BIN)/python -m tests.load.hostile
 
 bench: $(VENV)/.dev ## measure docs/benchmarks.md anew: an hour, on a machine that does nothing else
 	$(BIN)/efficientsam3 variants synthesize es-ev-m-mc-s0 --if-missing

@@ -12,9 +12,17 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from model_store import strict_json
+from model_store.artifact_files import GRAPH_SUFFIX, FileFault, check_graph, check_is_file, check_names
+
 SCHEMA = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+MAX_MANIFEST_BYTES = 16 << 20
+# Sides of images and masks, tokens of a text, frames and pointers of a memory: far more than any variant has, and
+# few enough that a manifest cannot make a worker ask for all memory there is.
+_MOST = 8192
+_MOST_TOKENS = 2**20
 # A store that comes with the package.
 PACKAGED = Path(__file__).parent / "packaged"
 
@@ -190,45 +198,93 @@ def digests(manifest: Manifest) -> dict[str, str]:
     Raises:
         ArtifactError: a name is none of a file in the folder.
     """
-    graphs = {graph.file: graph.sha256 for graph in manifest.graphs.values()}
-    named = graphs | dict(manifest.files)
-    for name in named:
-        if Path(name).name != name or name == MANIFEST:
-            raise ArtifactError(f"{manifest.variant}: {MANIFEST} names {name!r}, which is no plain file name")
-    return named
+    graphs = [(graph.file, graph.sha256) for graph in manifest.graphs.values()]
+    named = [*graphs, *manifest.files.items()]
+    try:
+        check_names(named, MANIFEST)
+    except FileFault as fault:
+        raise ArtifactError(f"{manifest.variant}: {MANIFEST} {fault}") from None
+    for name, _ in graphs:
+        if not name.endswith(GRAPH_SUFFIX):
+            raise ArtifactError(
+                f"{manifest.variant}: {MANIFEST} names {name} as a graph's, not {GRAPH_SUFFIX}"
+            )
+    return dict(named)
 
 
 def verify(artifact: Artifact) -> None:
-    """Compares every file of the artefact with its manifest.
+    """Compares every file of the artefact with its manifest, before any runtime opens one.
 
     Raises:
-        ArtifactError: a file is missing or not the one the manifest names.
+        ArtifactError: a file is missing, a link, or not the one the manifest names, or a graph refers to a file
+            that the manifest does not name.
     """
-    for name, expected in digests(artifact.manifest).items():
-        path = artifact.folder / name
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing")
-        if sha256_of(path) != expected:
-            raise ArtifactError(f"{path} is not the file its manifest names: its sha256 differs")
+    named = digests(artifact.manifest)
+    # An installer may link the package's files from its cache.
+    packaged = artifact.folder.parent == PACKAGED
+    try:
+        check_is_file(artifact.folder / MANIFEST, may_be_linked=packaged)
+        for name, expected in named.items():
+            path = artifact.folder / name
+            check_is_file(path, may_be_linked=packaged)
+            if sha256_of(path) != expected:
+                raise ArtifactError(f"{path} is not the file its manifest names: its sha256 differs")
+        for graph in artifact.manifest.graphs.values():
+            check_graph(artifact.folder / graph.file, artifact.manifest.files)
+    except FileFault as fault:
+        raise ArtifactError(str(fault)) from None
+    except OSError as error:
+        raise ArtifactError(f"{artifact.folder} cannot be read: {error.strerror}") from error
 
 
 def _parse(path: Path) -> tuple[Manifest, str]:
     """The manifest, and the sha256 of its bytes."""
     try:
-        content = path.read_bytes()
-        value = json.loads(content)
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise ArtifactError(
+                f"{path} is larger than {MAX_MANIFEST_BYTES} bytes, the most that it may have"
+            )
+        value = strict_json.parse(content)
     except FileNotFoundError:
         raise ArtifactError(f"there is no {path}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         found = value.get("schema") if isinstance(value, dict) else None
-        raise ArtifactError(f"{path} is of schema {found!r}; this version reads schema {SCHEMA}")
+        raise ArtifactError(f"{path} is of schema {found!r:.60}; this version reads schema {SCHEMA}")
     try:
         manifest: Manifest = _convert(Manifest, value, "")
+        _check_ranges(manifest)
     except ValueError as error:
         raise ArtifactError(f"{path}: {error}") from error
     return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _check_ranges(manifest: Manifest) -> None:
+    """Raise ValueError for a number that no artefact can have."""
+    memory = asdict(manifest.memory) if manifest.memory else {}
+    sizes = {
+        "image_size": manifest.image_size,
+        "mask_size": manifest.mask_size,
+        "context_length": manifest.context_length,
+        **{f"memory.{name}": value for name, value in memory.items() if name != "kind"},
+    }
+    least = {"image_size": 1, "mask_size": 1}
+    for name, value in sizes.items():
+        if not least.get(name, 0) <= value <= _MOST:
+            raise ValueError(f"{name} is {value}; it is {least.get(name, 0)} to {_MOST}")
+    for name, id in manifest.tokens.items():
+        if not 0 <= id < _MOST_TOKENS:
+            raise ValueError(f"tokens.{name} is {id}; it is 0 to {_MOST_TOKENS - 1}")
+    for name, graph in manifest.graphs.items():
+        if graph.bytes < 0:
+            raise ValueError(f"graphs.{name}.bytes is {graph.bytes}; it is 0 or more")
+    if not 0 <= manifest.score_threshold <= 1:
+        raise ValueError(f"score_threshold is {manifest.score_threshold:g}; it is 0 to 1")
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

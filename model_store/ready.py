@@ -2,34 +2,57 @@
 
 Whoever imported a variant puts the artefact's folder behind any web server or bucket; a machine that only
 serves takes it from there, without torch. The digest is that of manifest.json, which holds those of all other
-files.
+files. The server is not trusted with anything: bytes, time, redirects and names are bounded, and what came is
+checked as a whole before it appears in the store.
 """
 
-import hashlib
+import asyncio
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from model_store import artifact, registry
-from model_store.artifact import MANIFEST, ArtifactError, StoreError
+from model_store import artifact, download, registry
+from model_store.artifact import MANIFEST, MAX_MANIFEST_BYTES, ArtifactError, Manifest, StoreError
+from model_store.download import DownloadError, Limits
 from model_store.staging import staged
+
+__all__ = ["MAX_MANIFEST_BYTES", "Bounds", "TakeError", "take"]
 
 Report = Callable[[str, float], None]
 
-MAX_MANIFEST_BYTES = 16 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# Without an answer, or without another byte.
-_TIMEOUT_S = 60.0
 
 
 class TakeError(StoreError):
     """The artefact was not taken; the message says what of it and why."""
 
 
-def take(name: str, address: str, digest: str, store: Path, report: Report) -> Path:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What an artefact, and fetching it, may take."""
+
+    # All files together, bytes.
+    total_bytes: int = 64 << 30
+    # A file that is neither a graph's nor its weights, such as the tokenizer, bytes.
+    other_bytes: int = 256 << 20
+    # The whole transfer, seconds.
+    total_s: float = 6 * 3600.0
+    # Without an answer, or without another byte, seconds.
+    idle_s: float = 60.0
+    # Bytes per second, on average over each `idle_s`.
+    least_rate: float = 1024.0
+    # From one file's address to where it is in the end.
+    redirects: int = 5
+
+
+DEFAULT_BOUNDS = Bounds()
+
+
+def take(
+    name: str, address: str, digest: str, store: Path, report: Report, bounds: Bounds = DEFAULT_BOUNDS
+) -> Path:
     """The variant's artefact, brought into the store unless it is there.
 
     Args:
@@ -52,21 +75,19 @@ def take(name: str, address: str, digest: str, store: Path, report: Report) -> P
     place = store / name
     if _is_there(place, digest):
         return place
-    with _client(address) as web, staged(store, name) as folder:
-        _save(web, MANIFEST, digest, folder, report, at_most=MAX_MANIFEST_BYTES)
-        manifest = artifact.read(folder)
-        if manifest.variant != name:
-            raise TakeError(f"the artefact at {address} is one of {manifest.variant}, not of {name}")
-        for file, expected in artifact.digests(manifest).items():
-            _save(web, file, expected, folder, report)
+    with staged(store, name) as folder:
+        try:
+            asyncio.run(_fetch(name, address, digest, folder, report, bounds))
+        except DownloadError as error:
+            raise TakeError(str(error)) from error
+        except TimeoutError as error:
+            raise TakeError(
+                f"{address} takes longer than {bounds.total_s:g} s for the artefact, which is the limit: "
+                "take it from a faster server, or copy its folder into the store"
+            ) from error
+        # Links, external data of graphs: everything that is checked before an artefact is loaded.
+        artifact.load(folder)
     return place
-
-
-def _client(address: str) -> httpx.Client:
-    # As it is on the server's disk: lengths are those of the files then.
-    plain = {"accept-encoding": "identity"}
-    base_url = address.rstrip("/") + "/"
-    return httpx.Client(base_url=base_url, headers=plain, follow_redirects=True, timeout=_TIMEOUT_S)
 
 
 def _is_there(place: Path, digest: str) -> bool:
@@ -76,36 +97,51 @@ def _is_there(place: Path, digest: str) -> bool:
         return False
 
 
-def _save(
-    web: httpx.Client, file: str, digest: str, folder: Path, report: Report, at_most: int | None = None
-) -> None:
-    """Write the file into the folder. Raises TakeError unless it came whole and has the digest."""
-    so_far = hashlib.sha256()
-    with _asked(web, file) as answer, (folder / file).open("wb") as saved:
-        total = int(answer.headers.get("content-length", 0))
-        count = 0
-        for chunk in answer.iter_bytes():
-            count += len(chunk)
-            if at_most is not None and count > at_most:
+async def _fetch(name: str, address: str, digest: str, folder: Path, report: Report, bounds: Bounds) -> None:
+    """Write the artefact's files into the folder. Raises TimeoutError, DownloadError and StoreError."""
+    limits = Limits(bounds.idle_s, bounds.least_rate, bounds.redirects)
+    async with asyncio.timeout(bounds.total_s), download.client(address, limits) as web:
+
+        async def save(file: str, expected: str, most: int) -> None:
+            saved = folder / file
+            got = await web.save(file, saved, most, lambda fraction: report(file, fraction))
+            if got != expected:
                 raise TakeError(
-                    f"{web.base_url}{file} is more than {at_most} bytes, the most that a {file} has"
+                    f"{web.address}{file} is not the file that was announced: its sha256 differs; "
+                    "compare the digest with the publisher's"
                 )
-            so_far.update(chunk)
-            saved.write(chunk)
-            report(file, min(1.0, count / total) if total else 0.0)
-    report(file, 1.0)
-    if so_far.hexdigest() != digest:
-        raise TakeError(f"{web.base_url}{file} is not the file that was announced: its sha256 differs")
+
+        await save(MANIFEST, digest, MAX_MANIFEST_BYTES)
+        manifest = artifact.read(folder)
+        if manifest.variant != name:
+            raise TakeError(f"the artefact at {address} is one of {manifest.variant}, not of {name}")
+        sizes = _sizes(manifest, bounds)
+        _check_total(manifest, sizes, folder, bounds)
+        for file, expected in artifact.digests(manifest).items():
+            await save(file, expected, sizes[file])
 
 
-@contextmanager
-def _asked(web: httpx.Client, file: str) -> Iterator[httpx.Response]:
-    """The answer to a question for the file, its body not read yet. Raises TakeError, also from the block."""
-    try:
-        with web.stream("GET", file) as answer:
-            if not answer.is_success:
-                # Where it was sent on to may be signed.
-                raise TakeError(f"{web.base_url}{file} cannot be had: HTTP status {answer.status_code}")
-            yield answer
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise TakeError(f"{web.base_url}{file} cannot be had: {error or type(error).__name__}") from error
+def _sizes(manifest: Manifest, bounds: Bounds) -> dict[str, int]:
+    """The most bytes that each file may have: a graph's as the manifest says, and so its weights beside it."""
+    sizes = {name: bounds.other_bytes for name in artifact.digests(manifest)}
+    for graph in manifest.graphs.values():
+        sizes[graph.file] = graph.bytes
+        if (weights := f"{graph.file}.data") in sizes:
+            sizes[weights] = graph.bytes
+    return sizes
+
+
+def _check_total(manifest: Manifest, sizes: dict[str, int], folder: Path, bounds: Bounds) -> None:
+    """Raise unless the artefact is of an allowed size and there is room for it."""
+    graphs = sum(graph.bytes for graph in manifest.graphs.values())
+    if graphs > bounds.total_bytes:
+        raise TakeError(
+            f"the artefact has {graphs} bytes, and {bounds.total_bytes} are the most that is taken: "
+            "copy its folder into the store"
+        )
+    free = shutil.disk_usage(folder).free
+    if graphs > free:
+        raise StoreError(
+            f"there is no room in {folder.parents[1]} for the artefact: it needs {graphs / 1e6:.1f} MB, "
+            f"{free / 1e6:.1f} MB are free"
+        )

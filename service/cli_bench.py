@@ -113,6 +113,42 @@ def load(
 
 
 @app.command()
+def overload(
+    variant: Annotated[str, typer.Argument(help="The variant.")] = "demo",
+    kind: Annotated[
+        Request, typer.Option(help="What is asked: texts of new pictures, clicks on one.")
+    ] = Request.CLICK,
+    factor: Annotated[float, typer.Option(min=1, help="Load as a multiple of the sustainable rate.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of the overload, in seconds.")] = 60.0,
+    clients: Annotated[
+        int, typer.Option(min=1, help="Concurrent clients that find the sustainable rate.")
+    ] = 16,
+    runs: Annotated[int, typer.Option(min=1, help="Number of their runs; the median is reported.")] = 3,
+    run_seconds: Annotated[float, typer.Option(min=0.1, help="Duration of each of them, in seconds.")] = 10.0,
+    generator_core: Annotated[int, typer.Option(min=0, help="Core of the load generator.")] = 0,
+    service_core: Annotated[int, typer.Option(min=0, help="Core of the gateway and the worker.")] = 1,
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail unless every request is answered or rejected as overloaded "
+        "with Retry-After, and goodput is at least --least-goodput.")
+    ] = False,
+    least_goodput: Annotated[float, typer.Option(min=0, help="Goodput that --check expects.")] = 0.9,
+    store: Store = None,
+) -> None:
+    """Send more requests than the service can answer, and report what it answers and how it rejects the rest."""
+    from model_store import artifact
+    from service import bench_bare, bench_overload
+
+    if max(generator_core, service_core) >= (os.cpu_count() or 1):
+        raise CommandError(f"--service-core, --generator-core: this machine has {os.cpu_count()} cores.")
+    picture = (Path(artifact.__file__).parent / "samples" / "street.jpg").read_bytes()
+    work = bench_bare.Work(artefact_of(variant, store), kind.value, picture, "car")
+    plan = bench_overload.Plan(generator_core, service_core, clients, runs, run_seconds, factor, seconds)
+    found = bench_overload.run(work, plan, typer.echo)
+    if check and (faults := found.faults(least_goodput)):
+        raise CommandError(" ".join(faults))
+
+
+@app.command()
 def hold(
     variant: Annotated[str, typer.Argument(help="The variant.")] = "demo",
     sessions: Annotated[int, typer.Option(min=0, help="Idle sessions.")] = 1000,

@@ -30,6 +30,7 @@ EngineName = Literal["auto", "openvino", "onnxruntime"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Batching = Literal["dynamic", "fixed"]
+ImageFormat = Literal["jpeg", "png", "webp", "tiff", "gif"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Entries = Annotated[int, Field(ge=1, le=MAX_ENTRIES)]
 
@@ -123,20 +124,32 @@ class Limits(_Settings):
     """Pixels of one image, read from its header before anything is decoded."""
     max_image_side: PositiveInt = 32_768
     """Pixels of an image's longer side."""
+    image_formats: Annotated[list[ImageFormat], Field(min_length=1)] = Field(
+        default_factory=lambda: ["jpeg", "png", "webp", "tiff", "gif"]
+    )
+    """Formats of images that are decoded, `["jpeg", "png"]`; others are refused as `unsupported_image`. Masks
+    may be sent as PNG whatever it says."""
     max_prompts: Entries = 32
     """Prompts of one request."""
+    max_video_prompts: Entries = 1_024
+    """Prompts of one whole video, over all its frames; `max_prompts` bounds those of one frame."""
     max_text_chars: PositiveInt = 1_000
     """Characters of one text prompt."""
     max_exemplars: Entries = 32
     """Exemplars of one prompt."""
     max_points: Entries = 64
     """Points of one prompt."""
+    max_mask_points: PositiveInt = 100_000
+    """Points of the rings of all mask prompts of one request."""
     max_answer_bytes: PositiveInt = 64 * MIB
     """Bytes of one answer's segments, as the worker sends them."""
     max_session_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
     """The longest that a tracking session may ask to be kept after its last use."""
     max_segments: PositiveInt = 200
     """The largest `max_segments` a request may ask for."""
+    max_videos: PositiveInt = 8
+    """Videos that one worker tracks at once. The gateway admits so many for each ready worker of a variant,
+    and rejects one more as `overloaded`. They take no room of other requests (`max_waiting`, `max_queued`)."""
 
 
 class LogSettings(_Settings):
@@ -221,6 +234,9 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     feature_cache_bytes: NonNegativeInt = 512 * MIB
     """Bytes of feature maps to keep for the next prompt on an image; 0 keeps none. A full-size student's are
     21 MB for clicks and 112 MB for concepts."""
+    share_cache_between_keys: bool = False
+    """Whether a request may use what was computed for another key's equal image or text. Then the time of an
+    answer reveals whether another key has sent the same."""
     batching: Batching = "dynamic"
     """`dynamic`: what waits for the engine at the same time shares batches. `fixed`: every request by itself,
     so that its answer is the same to the bit whatever else is asked."""
@@ -230,7 +246,8 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     """Requests that are worked on at once: while the engine computes for some, others are decoded, or their
     masks are encoded."""
     max_queued: PositiveInt = 64
-    """Requests that may wait for their turn; one more is refused as `overloaded`."""
+    """Requests that may wait for their turn. One more takes the place of the newest of the key with the most
+    requests, if that key has more than its own; else it is refused as `overloaded`."""
     image_ttl_s: Annotated[int, Field(ge=1, le=31_536_000)] = 600
     """How long an image that was sent once is kept after its last use."""
     max_kept_image_bytes: PositiveInt = 256 * MIB
@@ -256,6 +273,16 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     """Bytes of sessions' memories and last frames that stay on the worker between frames. The last frames of
     the least used go first, 25 MB each for a full-size student: whoever corrects such a frame sends its image
     again. Then the memories go, and are loaded again from Redis. Without Redis all memories stay."""
+    max_video_decoders: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Videos that are decoded at once, each in a process of its own. Others wait; the key with the fewest
+    running ones is next."""
+    video_decoder_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 1280 * MIB
+    """Bytes that decoding one video may take, the file included, enough for 8K. A video that needs more is
+    rejected as `unsupported_video`."""
+    video_decoder_cpu_s: PositiveInt = 20
+    """Seconds of processor time that opening a video, or decoding one frame, may take."""
+    video_decoder_timeout_s: PositiveFloat = 60.0
+    """Seconds that opening a video, or decoding one frame, may take."""
     drain_s: NonNegativeFloat = 30.0
     """How long a stopping worker goes on with the requests it has."""
 
@@ -299,11 +326,48 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     """The longest deadline a request may ask for."""
     max_waiting: PositiveInt = 256
     """Requests of one variant that may be admitted and not answered; one more is refused as `overloaded`. So
-    is what its ready workers would refuse, by their `max_queued` and `concurrency`."""
+    is what its ready workers would refuse, by their `max_queued` and `concurrency`. A key that holds less than
+    its fair share, the limit divided by the keys with requests, is admitted up to twice the limit."""
+    message_timeout_s: PositiveFloat = 60.0
+    """How long one gRPC message may take to arrive after its call has begun, in seconds."""
+    max_receiving_message_bytes: PositiveInt = 1024 * MIB
+    """Bytes of memory for gRPC messages that are being received. Each counts as the largest message until it
+    is complete; if no room is left, the owner with the most unfinished messages loses one."""
+    max_streams: PositiveInt = 1_024
+    """Tracking streams over gRPC that may be open at once."""
+    stream_idle_s: PositiveFloat = 600.0
+    """How long a tracking stream over gRPC may wait for its next message, in seconds."""
     probe_interval_s: PositiveFloat = 1.0
     """How often a worker that is not ready is asked again."""
     drain_s: NonNegativeFloat = 30.0
     """How long a stopping gateway goes on with the requests it has."""
+    allowed_hosts: list[str] = Field(default_factory=list)
+    """Host names that requests may be sent to: `["segment.example", "*.internal.example"]`, `["*"]` for all.
+    Loopback names, IP addresses and `host` are always allowed. If empty, every name is allowed, except by a
+    gateway without keys that listens on loopback."""
+    header_timeout_s: PositiveFloat = 10.0
+    """Seconds until the head of a request must be complete, from the opening of the connection or from the
+    first byte of a later request. A WebSocket without a key is closed after the same time."""
+    idle_timeout_s: PositiveFloat = 5.0
+    """Seconds that a connection is kept open between two requests."""
+    body_timeout_s: PositiveFloat = 20.0
+    """Seconds that the next bytes of a request's body may take to arrive."""
+    write_timeout_s: PositiveFloat = 30.0
+    """Seconds until a client must have read more of a response; then its connection is closed."""
+    min_transfer_bytes_per_s: NonNegativeInt = 1024
+    """Minimum average rate of a request's body, and of a response that is larger than the socket's buffers,
+    after `body_timeout_s` and in each `write_timeout_s`. 0: no minimum."""
+    max_connections: PositiveInt = 4096
+    """Maximum number of HTTP connections and WebSockets. A new one replaces the connection that has waited
+    longest without a complete request; if there is none, the new one is closed."""
+    max_connections_per_address: NonNegativeInt = 0
+    """Maximum number of HTTP connections and WebSockets of one client address. 0: no limit, because all
+    clients behind a proxy share its address."""
+    max_receiving_bytes: PositiveInt = 512 * MIB
+    """Maximum total bytes of request bodies that are not complete yet. One owner gets at most half of it."""
+    max_unsent_bytes: PositiveInt = 256 * MIB
+    """Maximum total bytes of responses that clients have not read yet. Beyond it, the connection that has
+    waited longest for its client is closed."""
     allowed_origins: list[str] = Field(default_factory=list)
     """Other origins whose pages may send requests: `["https://tool.example"]`."""
     page: bool = True

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     ARTEFACT_MISMATCH = "artefact_mismatch"
     SESSION_ROLLED_BACK = "session_rolled_back"
     SESSION_EXPIRED = "session_expired"
+    SESSION_CORRUPT = "session_corrupt"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_IMAGE = "unsupported_image"
     UNSUPPORTED_VIDEO = "unsupported_video"
@@ -64,6 +65,7 @@ TABLE: dict[Kind, Row] = {
     Kind.ARTEFACT_MISMATCH: Row(409, _CODE.FAILED_PRECONDITION, "The session belongs to another artefact"),
     Kind.SESSION_ROLLED_BACK: Row(409, _CODE.ABORTED, "The store lost the session's last frames"),
     Kind.SESSION_EXPIRED: Row(410, _CODE.NOT_FOUND, "The session has expired"),
+    Kind.SESSION_CORRUPT: Row(410, _CODE.DATA_LOSS, "The session's stored state is damaged"),
     Kind.PAYLOAD_TOO_LARGE: Row(413, _CODE.INVALID_ARGUMENT, "The request is too large"),
     Kind.UNSUPPORTED_IMAGE: Row(415, _CODE.INVALID_ARGUMENT, "The image cannot be read"),
     Kind.UNSUPPORTED_VIDEO: Row(415, _CODE.INVALID_ARGUMENT, "The video cannot be read"),
@@ -83,14 +85,26 @@ class ServiceError(Exception):
     """An expected failure: a kind from the table and a sentence for the person who sent the request.
 
     `detail` names the field and the limit where there is one. `retry_after_s` is sent as `Retry-After`.
+    `begun`: a worker may have begun the request when it went away, so that the request may be the cause.
     """
 
-    def __init__(self, kind: Kind, detail: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, kind: Kind, detail: str, *, retry_after_s: float | None = None, begun: bool = False
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.begun = begun
 
     @property
     def row(self) -> Row:
         return TABLE[self.kind]
+
+
+class SlowReaderError(ServiceError):
+    """The client of a stream does not read the answers."""
+
+    def __init__(self, timeout_s: float) -> None:
+        detail = f"The answers were not read within {timeout_s:.0f} s. Sessions stay: go on with the next frame."
+        super().__init__(Kind.DEADLINE_EXCEEDED, detail)

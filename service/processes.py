@@ -79,6 +79,20 @@ def resident_bytes(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def busy_seconds(served: Served) -> dict[str, float]:
+    """Processor time of the gateway and of the workers so far; 0 where the system does not report it."""
+    return {"gateway": _busy_s(served.gateway), "workers": sum(map(_busy_s, served.workers))}
+
+
+def _busy_s(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    # utime and stime.
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def service(artefact: Path, cores: Sequence[int] = (), **settings: object) -> Iterator[Served]:
     """The artefact served by a gateway and a worker meanwhile.

@@ -11,7 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable
 
-from service.config import Limits
+from service.config import MAX_ENTRIES, Limits
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
@@ -34,9 +34,11 @@ def check(request: pb.SegmentRequest, limits: Limits) -> None:
 
     Kinds: `payload_too_large` for bytes, pixels and counts, else `invalid_argument`.
     """
+    # Counts come first: everything else takes time for each entry.
+    _check_count("prompts", len(request.prompts), limits.max_prompts)
+    _check_counts(((f"prompts[{index}]", each) for index, each in enumerate(request.prompts)), limits)
     _check_size(request, limits)
     _check_image(request.image)
-    _check_count("prompts", len(request.prompts), limits.max_prompts)
     if not request.prompts:
         raise _invalid("prompts is empty: send at least one prompt.")
     for index, prompt in enumerate(request.prompts):
@@ -75,6 +77,8 @@ def check_open(request: tracking_pb.OpenSessionRequest, limits: Limits) -> None:
 
 def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:
     """Raise the ServiceError that names the first field of a frame that is wrong. Kinds as of `check`."""
+    _check_count("prompts", len(frame.prompts), limits.max_prompts)
+    _check_counts(((f"prompts[{index}]", each) for index, each in enumerate(frame.prompts)), limits)
     _check_size(frame, limits)
     if frame.HasField("image"):
         _check_image(frame.image)
@@ -82,7 +86,6 @@ def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:
         raise _invalid("image is missing: send one of image.base64, image.url and image.id.")
     if frame.revision and frame.HasField("follows"):
         raise _invalid("follows is of a new frame: what a correction corrects is said by its revision.")
-    _check_count("prompts", len(frame.prompts), limits.max_prompts)
     for index, prompt in enumerate(frame.prompts):
         _check_track_prompt(f"prompts[{index}]", prompt, limits)
     _check_masks(frame.prompts, limits)
@@ -90,6 +93,9 @@ def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:
 
 def check_video(request: tracking_pb.TrackVideoRequest, limits: Limits) -> None:
     """Raise the ServiceError that names the first field of a video's request that is wrong. As of `check`."""
+    _check_count("prompts", len(request.prompts), limits.max_video_prompts)
+    shown = ((f"prompts[{index}]", each.prompt) for index, each in enumerate(request.prompts))
+    _check_counts(shown, limits)
     _check_size(request, limits)
     check_open(request.open, limits)
     if not request.video:
@@ -176,7 +182,6 @@ def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:
     if not is_concept(prompt) and not is_object:
         raise _invalid(f"{path} is empty: give text and/or exemplars, or points, a box and/or a mask.")
     _check_text(f"{path}.text", prompt.text, limits)
-    _check_count(f"{path}.exemplars", len(prompt.exemplars), limits.max_exemplars)
     for index, exemplar in enumerate(prompt.exemplars):
         _check_exemplar(f"{path}.exemplars[{index}]", exemplar)
     _check_object(path, prompt, limits)
@@ -192,6 +197,7 @@ def _check_track_prompt(path: str, prompt: tracking_pb.TrackPrompt, limits: Limi
             raise _invalid(f"{path} removes something and shows another: send them as two prompts.")
         if prompt.remove.WhichOneof("what") is None:
             raise _invalid(f"{path}.remove is empty: give the object or the text that is to be removed.")
+        _check_text(f"{path}.remove.text", prompt.remove.text, limits)
     elif named:
         if shows or prompt.HasField("object"):
             raise _invalid(f"{path} mixes a text with an object: send them as two prompts.")
@@ -204,7 +210,6 @@ def _check_track_prompt(path: str, prompt: tracking_pb.TrackPrompt, limits: Limi
 
 
 def _check_object(path: str, prompt: pb.Prompt | tracking_pb.TrackPrompt, limits: Limits) -> None:
-    _check_count(f"{path}.points", len(prompt.points), limits.max_points)
     for index, point in enumerate(prompt.points):
         _check_point(f"{path}.points[{index}]", point)
     if prompt.HasField("box"):
@@ -265,6 +270,23 @@ def _check_mask(path: str, mask: pb.Mask, limits: Limits) -> None:
         _check_ring(f"{path}.rings[{index}]", ring)
 
 
+def _check_counts(prompts: Iterable[tuple[str, pb.Prompt | tracking_pb.TrackPrompt]], limits: Limits) -> None:
+    """Raise `payload_too_large` for more entries than allowed in any repeated field below the prompts."""
+    mask_points = 0
+    for path, prompt in prompts:
+        _check_count(f"{path}.points", len(prompt.points), limits.max_points)
+        if isinstance(prompt, pb.Prompt):
+            _check_count(f"{path}.exemplars", len(prompt.exemplars), limits.max_exemplars)
+        rings = prompt.mask.polygon.rings
+        _check_count(f"{path}.mask.rings", len(rings), MAX_ENTRIES)
+        mask_points += sum(len(ring.xy) for ring in rings) // 2
+    if mask_points > limits.max_mask_points:
+        raise _too_large(
+            f"prompts have mask rings of {mask_points:,} points in all; "
+            f"the limit is {limits.max_mask_points:,}. Simplify the rings, or send the masks as RLE or PNG."
+        )
+
+
 def _check_masks(prompts: Iterable[pb.Prompt | tracking_pb.TrackPrompt], limits: Limits) -> None:
     pixels = sum(prompt.mask.height * prompt.mask.width for prompt in prompts)
     if pixels > limits.max_image_pixels:
@@ -277,7 +299,8 @@ def _check_masks(prompts: Iterable[pb.Prompt | tracking_pb.TrackPrompt], limits:
 def _check_ring(path: str, ring: pb.Ring) -> None:
     if len(ring.xy) < 6 or len(ring.xy) % 2:
         raise _invalid(f"{path} has {len(ring.xy)} numbers: a ring is x and y of at least three points.")
-    _check_finite((f"{path}[{index}]", value) for index, value in enumerate(ring.xy))
+    if not all(map(math.isfinite, ring.xy)):
+        _check_finite((f"{path}[{index}]", value) for index, value in enumerate(ring.xy))
 
 
 def _check_options(options: pb.SegmentOptions, limits: Limits) -> None:

@@ -1,30 +1,38 @@
 """ServiceError <-> gRPC status, and the request's id. Shared by gateway, worker and client.
 
 An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <kind>, domain: efficientsam3}
-and, where the error says when to come back, metadata {retry_after_s}. The request's id travels as metadata
+and, where the error says when to come back, metadata {retry_after_s}; {begun: true} where a worker may have begun
+the request when it went away. The request's id travels as metadata
 `x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`,
 the id that a new session is to have by `x-session`, and how many sessions the owner may have by `x-sessions`.
+By `x-announce` it asks to be informed when the worker begins to compute: the worker sends `x-begun` as
+initial metadata, and for each frame of a video a message. What had begun is not sent to another worker.
 """
 
 import asyncio
 import functools
+import inspect
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
-from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf import any_pb2, descriptor_pool
+from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from service.errors import INTERNAL_DETAIL, Kind, ServiceError
+from service.errors import INTERNAL_DETAIL, Kind, ServiceError, SlowReaderError
+from service.message_reader import Incoming, MessageReader
 from service.pb.efficientsam3.v1 import tracking_pb2
+from service.rpc_methods import METHODS, Access
 from service.tracing import OFF, Fact, Span, Tracing, ending, within
 
 DOMAIN = "efficientsam3"
@@ -33,7 +41,8 @@ AUTHORIZATION_KEY = "authorization"
 OWNER_KEY = "x-owner"
 SESSION_KEY = "x-session"
 SESSIONS_KEY = "x-sessions"
-OUR_METHODS = "/efficientsam3."
+ANNOUNCE_KEY = "x-announce"
+BEGUN_KEY = "x-begun"
 
 GIVEN_UP = "The server gave up the call before it was answered."
 
@@ -43,14 +52,20 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 _LOG = logging.getLogger(__name__)
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _SIZES = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
+# Health and reflection calls under way, in all and of one connection.
+_PUBLIC_CALLS, _PUBLIC_CALLS_PER_CONNECTION = 256, 8
 # Status and message share the 8 KiB that gRPC allows for trailing metadata.
 _MAX_DETAIL_BYTES = 1000
+# A large answer may take longer than `write_timeout_s`, as long as the client reads at this rate.
+_MIN_READ_BYTES_PER_S = 65_536
 
-_Handler = Callable[[Any, Any], Awaitable[Any]]
 # `Tracing.request` or `Tracing.stream`.
 _Begin = Callable[[str, Mapping[str, str], Mapping[str, str]], Span]
-# A call's context -> `_telling` of it.
-_Telling = Callable[[Any], AbstractAsyncContextManager[None]]
+# (method, the call's context) -> entered before the call's message is received. Yields the owner of its
+# messages, and raises ServiceError.
+Admit = Callable[[str, Any], AbstractAsyncContextManager[str]]
+# Informs the caller that computing begins. A second call does nothing.
+Announce = Callable[[], Awaitable[None]]
 
 
 def take_request_id(offered: str | None) -> str:
@@ -80,11 +95,45 @@ def sessions_of(context: "grpc.aio.ServicerContext[Any, Any]", limit: int) -> in
     return min(int(told), limit) if told.isascii() and told.isdigit() else limit
 
 
+def announcing(context: "grpc.aio.ServicerContext[Any, Any]") -> Announce:
+    """Return what informs the gateway that computing has begun; nothing is sent to others."""
+    metadata = ((BEGUN_KEY, "1"),)
+    wanted = ANNOUNCE_KEY in dict(context.invocation_metadata() or ())
+
+    async def announce() -> None:
+        nonlocal wanted
+        if wanted:
+            wanted = False
+            await context.send_initial_metadata(metadata)
+
+    return announce
+
+
+def announcing_frame(context: "grpc.aio.ServicerContext[Any, Any]", frame: int) -> Announce:
+    """Return what informs the gateway that computing this frame of a video has begun."""
+    wanted = ANNOUNCE_KEY in dict(context.invocation_metadata() or ())
+
+    async def announce() -> None:
+        nonlocal wanted
+        if wanted:
+            wanted = False
+            begun = tracking_pb2.FrameBegun(frame=frame)
+            await context.write(tracking_pb2.TrackResponse(begun=begun))
+
+    return announce
+
+
 async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: ServiceError) -> NoReturn:
     """End the call with the error's status, its ErrorInfo and the request's id. Always raises."""
-    status = rpc_status.to_status(_to_proto(error))
+    status = _status(error.kind, error.detail, error.retry_after_s)
     metadata = (*status.trailing_metadata, (REQUEST_ID_KEY, take_request_id(REQUEST_ID.get())))
     await context.abort(status.code, status.details, trailing_metadata=metadata)
+
+
+# Under overload the same few are sent over and over.
+@functools.lru_cache(maxsize=64)
+def _status(kind: Kind, detail: str, retry_after_s: float | None) -> Any:
+    return rpc_status.to_status(_to_proto(ServiceError(kind, detail, retry_after_s=retry_after_s)))
 
 
 def from_rpc_error(error: grpc.RpcError) -> ServiceError:
@@ -97,15 +146,59 @@ def frame_error(frame: int, error: ServiceError) -> tracking_pb2.FrameError:
     return tracking_pb2.FrameError(frame=frame, kind=error.kind.value, detail=error.detail)
 
 
-class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
-    """Gives every call of ours its request id and its span, and turns what it raises into a status.
+@asynccontextmanager
+async def trusted(method: str, context: Any) -> AsyncIterator[str]:
+    """Admit every call, as a worker does: it is reached by gateways alone."""
+    yield ""
 
-    A ServiceError becomes its status; anything unexpected is logged with its traceback under the request's
-    id and becomes `internal` with a fixed sentence. No method takes a stream and gives one answer.
+
+class PublicCalls:
+    """The public calls under way, bounded in all and for each connection."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, peer: str) -> Iterator[None]:
+        """Count one more. Raises ServiceError `overloaded`."""
+        # Gateways on the same machine share the name of a Unix socket.
+        limit = _PUBLIC_CALLS if peer.startswith("unix:") else _PUBLIC_CALLS_PER_CONNECTION
+        if self._calls[peer] >= limit or self._calls.total() >= _PUBLIC_CALLS:
+            detail = f"{limit} health and reflection calls are open at once, which is the limit: close some."
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=1.0)
+        self._calls[peer] += 1
+        try:
+            yield
+        finally:
+            self._calls[peer] -= 1
+            if not self._calls[peer]:
+                del self._calls[peer]
+
+
+class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
+    """Admits every call before its message is received, and turns what its method raises into a status.
+
+    RPCs that `rpc_methods` does not declare are refused. A ServiceError becomes its status; anything else is
+    logged with its traceback under the request's id and becomes `internal` with a fixed sentence. No method
+    takes a stream and gives one answer.
     """
 
-    def __init__(self, tracing: Tracing = OFF) -> None:
+    def __init__(
+        self,
+        tracing: Tracing = OFF,
+        admit: Admit = trusted,
+        reader: MessageReader | None = None,
+        write_timeout_s: float | None = None,
+    ) -> None:
+        """`admit` is entered for each call of a method that needs a key; it yields the messages' owner.
+
+        A call whose client reads nothing for `write_timeout_s` is ended. None: it may take until its deadline.
+        """
+        self._write_timeout_s = write_timeout_s
         self._tracing = tracing
+        self._admit = admit
+        self._reader = reader or MessageReader()
+        self._public = PublicCalls()
 
     async def intercept_service(
         self,
@@ -114,77 +207,112 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
         ],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Wrap the handler of one of our methods; others (health, reflection) pass as they are."""
+        """Wrap the method in a handler that receives messages itself, once the call is admitted."""
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
-        if handler is None or not method.startswith(OUR_METHODS):
-            return handler
-        readers = {
-            "request_deserializer": _tolerant(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
-        telling = functools.partial(_telling, method, self._tracing.request)
-        readable = functools.partial(_readable, method)
-        if handler.unary_unary is not None:
-            answer = _guarded(telling, handler.unary_unary, readable)
-            return grpc.unary_unary_rpc_method_handler(answer, **readers)
-        if handler.unary_stream is not None:
-            answers = _guarded_answers(telling, handler.unary_stream, readable)
-            return grpc.unary_stream_rpc_method_handler(answers, **readers)
-        if handler.stream_stream is None:
-            raise NotImplementedError(f"{method}: errors of a stream of requests alone are not translated")
-        telling = functools.partial(_telling, method, self._tracing.stream)
-        answers = _guarded_answers(telling, handler.stream_stream, functools.partial(_all_readable, readable))
-        return grpc.stream_stream_rpc_method_handler(answers, **readers)
+        if handler is None:
+            return None
+        access = METHODS.get(method)
+        if access is None:
+            return _streaming(functools.partial(_refuse, method), None)
+        behavior = handler.unary_unary or handler.unary_stream or handler.stream_stream
+        if behavior is None or handler.request_deserializer is None:
+            raise NotImplementedError(
+                f"{method}: methods that take a stream and give one answer are not served"
+            )
+        incoming = Incoming(method, _request_kind(method), handler.request_deserializer)
+        takes_stream = handler.stream_stream is not None
+        calls = _Calls(behavior, incoming, takes_stream, self._write_timeout_s)
+        if access is Access.PUBLIC:
+            serve = functools.partial(calls.serve_publicly, self._reader, self._public)
+        else:
+            serve = functools.partial(calls.serve, self._reader, self._tracing, self._admit)
+        return _streaming(serve, handler.response_serializer)
 
 
-class _Malformed:
-    """Stands for a message that could not be read, until it can be refused within the call."""
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """The calls of one method."""
 
+    behavior: Any
+    incoming: Incoming
+    takes_stream: bool
+    write_timeout_s: float | None
 
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    """A reader that does not raise: gRPC would answer UNKNOWN, without our details, and log a traceback."""
-    assert deserialize is not None
+    async def serve(self, reader: MessageReader, tracing: Tracing, admit: Admit, context: Any) -> None:
+        """Answer a call that needs to be admitted."""
+        method = self.incoming.method
+        begin = tracing.stream if self.takes_stream else tracing.request
+        async with _telling(method, begin, context), admit(method, context) as owner:
+            if self.takes_stream:
+                await self._answer(reader.each(context, owner, self.incoming), context)
+            else:
+                await self._answer(await reader.only(context, owner, self.incoming), context)
 
-    def read(message: bytes) -> Any:
+    async def serve_publicly(self, reader: MessageReader, public: PublicCalls, context: Any) -> None:
+        """Answer a call by anybody, which has no span of its own."""
+        peer = context.peer()
+        async with _telling(self.incoming.method, OFF.request, context):
+            with public.counted(peer):
+                messages = reader.public(context, peer.rpartition(":")[0], self.incoming)
+                async with aclosing(messages):
+                    if self.takes_stream:
+                        await self._answer(messages, context)
+                        return
+                    async for message in messages:
+                        await self._answer(message, context)
+                        return
+                raise ServiceError(Kind.INVALID_ARGUMENT, "The call has no message: send one.")
+
+    async def _answer(self, asked: Any, context: Any) -> None:
+        """Send what the behavior answers, which may also write to the context itself."""
+        answer = self.behavior(asked, context)
+        if inspect.isasyncgen(answer):
+            async with aclosing(answer):
+                async for each in answer:
+                    try:
+                        await self._write(each, context)
+                    except SlowReaderError as error:
+                        # The behavior ends where it handed the answer over, as if it had failed there.
+                        await answer.athrow(error)
+        elif (response := await answer) is not None:
+            await self._write(response, context)
+
+    async def _write(self, answer: Any, context: Any) -> None:
+        """Send an answer, which gRPC takes when the client has read most of those before it."""
+        limit_s = self.write_timeout_s
+        if limit_s is not None:
+            limit_s += answer.ByteSize() / _MIN_READ_BYTES_PER_S
         try:
-            return deserialize(message)
-        except DecodeError:
-            return _Malformed()
-
-    return read
-
-
-def _guarded(telling: _Telling, behaviour: Any, readable: Callable[[Any], Any]) -> _Handler:
-    async def answer(request: Any, context: Any) -> Any:
-        async with telling(context):
-            return await behaviour(readable(request), context)
-
-    return answer
+            async with asyncio.timeout(limit_s) as limit:
+                await context.write(answer)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            assert limit_s is not None
+            raise SlowReaderError(limit_s) from None
 
 
-def _guarded_answers(
-    telling: _Telling, behaviour: Any, readable: Callable[[Any], Any]
-) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    """`readable` makes what the behaviour takes of what gRPC gives: one message, or a stream of them."""
+def _streaming(
+    serve: Callable[[Any], Awaitable[None]], serialize: Callable[[Any], bytes] | None
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Return a handler that gRPC starts before it receives a message; callers see no difference."""
 
-    async def answers(asked: Any, context: Any) -> AsyncIterator[Any]:
-        async with telling(context):
-            async for response in behaviour(readable(asked), context):
-                yield response
+    async def handle(_: Any, context: Any) -> None:
+        await serve(context)
 
-    return answers
+    return grpc.stream_stream_rpc_method_handler(handle, None, serialize)
 
 
-def _readable(method: str, request: Any) -> Any:
-    if isinstance(request, _Malformed):
-        raise ServiceError(Kind.INVALID_ARGUMENT, f"The message is not one that {method} takes.")
-    return request
+async def _refuse(method: str, context: Any) -> None:
+    _LOG.error("%s is not declared in service.rpc_methods, so that its calls are refused", method)
+    await abort(context, ServiceError(Kind.METHOD_NOT_ALLOWED, "This method is not served here."))
 
 
-async def _all_readable(readable: Callable[[Any], Any], requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield readable(request)
+@functools.cache
+def _request_kind(method: str) -> Descriptor:
+    service, _, name = method.removeprefix("/").rpartition("/")
+    return descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].input_type
 
 
 @asynccontextmanager
@@ -217,6 +345,8 @@ def _to_proto(error: ServiceError) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=error.kind.value, domain=DOMAIN)
     if error.retry_after_s is not None:
         info.metadata["retry_after_s"] = f"{error.retry_after_s:g}"
+    if error.begun:
+        info.metadata["begun"] = "true"
     packed = any_pb2.Any()
     packed.Pack(info)
     message = error.detail.encode()[:_MAX_DETAIL_BYTES].decode(errors="ignore")
@@ -234,7 +364,8 @@ def told(error: grpc.RpcError) -> ServiceError | None:
     info = error_details_pb2.ErrorInfo()
     for packed in status.details if status else ():
         if packed.Unpack(info) and info.domain == DOMAIN and info.reason in set(Kind):
-            return ServiceError(Kind(info.reason), status.message, retry_after_s=_retry_after_s(info))
+            kind, begun = Kind(info.reason), info.metadata.get("begun") == "true"
+            return ServiceError(kind, status.message, retry_after_s=_retry_after_s(info), begun=begun)
     return None
 
 

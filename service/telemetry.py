@@ -165,7 +165,14 @@ class WorkerTelemetry:
         )
         self._refusals = Counter(
             "efficientsam3_worker_refusals",
-            "Requests refused unworked. reason: full (the queue), deadline (it would pass in the queue)",
+            "Requests refused unworked. reason: full (the queue), share (an owner with less needed the place), "
+            "deadline (it would pass in the queue), videos (as many as may be are tracked)",
+            ["variant", "reason"],
+            registry=self.registry,
+        )
+        self._decoder_failures = Counter(
+            "efficientsam3_decoder_failures",
+            "Decoder processes that failed. reason: crashed (or was killed), or the limit: cpu, memory, time",
             ["variant", "reason"],
             registry=self.registry,
         )
@@ -192,6 +199,10 @@ class WorkerTelemetry:
     def refused(self, reason: str) -> None:
         """Count a request that was refused unworked."""
         self._refusals.labels(self._variant, reason).inc()
+
+    def decoder_failed(self, reason: str) -> None:
+        """Count a decoder process that failed."""
+        self._decoder_failures.labels(self._variant, reason).inc()
 
     def ran(self, graph: str, rows: int, seconds: float) -> None:
         """Observe a batch. Any thread may call it."""
@@ -300,6 +311,6 @@ def configure_logging(settings: LogSettings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    # They repeat what our own lines and answers say.
-    for name in ("uvicorn.error", "httpx", "python_multipart"):
+    # They repeat what our own lines and answers say, or what clients sent, keys among it.
+    for name in ("uvicorn.error", "httpx", "httpcore", "websockets", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -8,7 +8,7 @@ from typing import Any
 from service.client.answers import Answer, KeptImage, answer_of, kept_image_of
 from service.client.over_grpc import OverGrpc
 from service.client.over_http import OverHttp
-from service.client.patience import patiently, until_gone, was_refused
+from service.client.patience import FRAME_TRIES, patiently, patiently_for_frame, until_gone, was_refused
 from service.client.sessions import AsyncSession
 from service.client.transport import Json, Server, Transport
 from service.client.videos import AsyncVideo, VideoPrompt, begun
@@ -25,7 +25,8 @@ class AsyncClient:
 
     Every method raises ServiceError with the server's kind; UNAVAILABLE where no server answers. What may
     pass is tried again, no sooner than the server asks for. Where no answer came to what makes something new
-    (a session, a fork, a video's), that is not: it may have been made.
+    (a session, a fork, a video's), that is not: it may have been made. A request that a worker did not outlive
+    is tried three times at most, since it may be the cause. Where a deadline passed, frames alone are tried again.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class AsyncClient:
 
         `timeout_s` bounds one try of one request, and is told to the server; in a stream, or a video, it
         bounds the wait for one frame. `patience_s`: for so long what may pass is tried again, 0: never;
-        None: for `timeout_s`. `key`: where the server asks for one. `ca`: a PEM file of the authorities to
+        None: for `timeout_s`, and frames for twice that, so that one whose deadline passed is tried once more. `key`: where the server asks for one. `ca`: a PEM file of the authorities to
         believe, instead of the usual ones. Raises INVALID_ARGUMENT for another address.
         """
         self._transport = _transport(Server(address, timeout_s, key, ca))
         self._patience_s = timeout_s if patience_s is None else patience_s
+        self._frame_patience_s = FRAME_TRIES * timeout_s if patience_s is None else patience_s
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -119,12 +121,13 @@ class AsyncClient:
         request = _opening(variant, ttl_s, frames_total, mask_format, options)
         open_ = self._transport.open_session
         state = await patiently(lambda: open_(request), self._patience_s, was_refused)
-        return AsyncSession(self._transport, state, self._patience_s)
+        return AsyncSession(self._transport, state, self._frame_patience_s)
 
     async def session(self, id: str) -> AsyncSession:
         """A session that was opened before, to go on with."""
-        state = await patiently(lambda: self._transport.get_session(id), self._patience_s)
-        return AsyncSession(self._transport, state, self._patience_s)
+        get = self._transport.get_session
+        state = await patiently_for_frame(lambda: get(id), self._frame_patience_s)
+        return AsyncSession(self._transport, state, self._frame_patience_s)
 
     async def track_video(
         self,
@@ -149,7 +152,7 @@ class AsyncClient:
         if known and first is not None:
             known.next_frame = first
         opening = _opening(variant, ttl_s, None, mask_format, options)
-        return await begun(self._transport, video, prompts, opening, known, self._patience_s)
+        return await begun(self._transport, video, prompts, opening, known, self._frame_patience_s)
 
     async def variants(self) -> list[Mapping[str, Any]]:
         """The server's variants, as `GET /v1/variants` describes them."""

@@ -41,6 +41,10 @@ _OPTIONS = [
 ]
 
 
+# What gRPC says where nothing was sent.
+_UNCONNECTED = "failed to connect"
+
+
 class OverGrpc:
     """A `Transport`."""
 
@@ -150,7 +154,7 @@ class _Stream:
 
     async def receive(self) -> Json:
         if (answer := await _read(self._call, self._server)) is None:
-            raise NoAnswerError(Kind.UNAVAILABLE, f"{self._server.address} ended the stream.")
+            raise NoAnswerError(Kind.UNAVAILABLE, f"{self._server.address} ended the stream.", begun=True)
         return _answered(answer)
 
     async def close(self) -> None:
@@ -201,7 +205,8 @@ def _guessed(error: grpc.aio.AioRpcError, server: Server) -> ServiceError:
     """For statuses that are not our service's: what they mean for the request."""
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return nobody(server.address, error.details())
+            details = error.details() or ""
+            return nobody(server.address, details, begun=_UNCONNECTED not in details)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return too_late(server.address, server.timeout_s)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -107,7 +107,8 @@ class OverHttp:
         except httpx.TimeoutException as error:
             raise too_late(self._address, self._server.timeout_s) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise nobody(self._address, error) from error
+            unsent = isinstance(error, (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL))
+            raise nobody(self._address, error, begun=not unsent) from error
 
 
 def _tls(server: Server) -> ssl.SSLContext:

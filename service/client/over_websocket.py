@@ -85,4 +85,4 @@ def _closed(error: ConnectionClosed) -> ServiceError:
     close = error.rcvd
     if close is not None and close.code in _REFUSED:
         return ServiceError(_REFUSED[close.code], close.reason or str(error))
-    return NoAnswerError(Kind.UNAVAILABLE, f"The connection broke: {error}.")
+    return NoAnswerError(Kind.UNAVAILABLE, f"The connection broke: {error}.", begun=True)

@@ -15,7 +15,8 @@ def problem(body: Any, retry_after_s: float | None = None) -> ServiceError | Non
     kind = str(body.get("type", "")).removeprefix("/problems/") if isinstance(body, dict) else ""
     if kind not in set(Kind):
         return None
-    return ServiceError(Kind(kind), str(body.get("detail", "")), retry_after_s=retry_after_s)
+    detail, begun = str(body.get("detail", "")), body.get("begun") is True
+    return ServiceError(Kind(kind), detail, retry_after_s=retry_after_s, begun=begun)
 
 
 def refusal(url: str, status: int, headers: Mapping[str, str], content: bytes) -> ServiceError:

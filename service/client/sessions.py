@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from service.client.answers import Frame, frame_of
-from service.client.patience import patiently, until_gone, was_refused
+from service.client.patience import frame_may_pass, patiently, patiently_for_frame, until_gone, was_refused
 from service.client.transport import Connection, Json, Transport
 from service.errors import Kind, ServiceError
 
@@ -23,7 +23,8 @@ class AsyncSession:
     """A tracking session on the server. It stays there when the program ends: `id` opens it again.
 
     Every method raises ServiceError with the server's kind. What may pass (a worker that died, a store that
-    restarts, a full queue, a connection that broke) is tried again while the client's patience lasts.
+    restarts, a full queue, a connection that broke) is tried again while the client's patience lasts. So is a
+    frame whose deadline passed: the server answers it once, however often it is sent.
     SESSION_ROLLED_BACK: the store lost frames that were answered, and `next_frame` says where to go on.
     """
 
@@ -79,7 +80,8 @@ class AsyncSession:
 
     async def state(self) -> Mapping[str, Any]:
         """Where the session stands, as `GET /v1/sessions/{id}` describes it."""
-        return await patiently(lambda: self._transport.get_session(self.id), self._patience_s)
+        get = self._transport.get_session
+        return await patiently_for_frame(lambda: get(self.id), self._patience_s)
 
     async def fork(self) -> "AsyncSession":
         """Another session that goes on from where this one stands."""
@@ -90,7 +92,7 @@ class AsyncSession:
     async def delete(self) -> None:
         """Have the server forget the session."""
         delete = self._transport.delete_session
-        await until_gone(lambda: delete(self.id), self._patience_s, Kind.SESSION_NOT_FOUND)
+        await until_gone(lambda: delete(self.id), self._patience_s, Kind.SESSION_NOT_FOUND, frame_may_pass)
 
     def flow(self, in_flight: int) -> "Flow":
         """What `stream` is made of. Raises ValueError unless `in_flight` is 1 to IN_FLIGHT."""
@@ -123,7 +125,8 @@ class AsyncSession:
     async def _send(self, request: Json, image: bytes | None) -> Frame:
         add = self._transport.add_frame
         try:
-            return frame_of(await patiently(lambda: add(self.id, request, image), self._patience_s))
+            answer = await patiently_for_frame(lambda: add(self.id, request, image), self._patience_s)
+            return frame_of(answer)
         except ServiceError as error:
             raise await self.meant(error) from error
 
@@ -162,7 +165,7 @@ class Flow:
     async def answer(self) -> Frame:
         """The answer to the first frame that waits; all have been sent then. Raises ServiceError."""
         try:
-            frame = frame_of(await patiently(self._try, self._patience_s))
+            frame = frame_of(await patiently_for_frame(self._try, self._patience_s))
         except ServiceError as error:
             raise await self._session.meant(error) from error
         self._waiting.popleft()

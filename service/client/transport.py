@@ -37,9 +37,9 @@ class NoAnswerError(ServiceError):
     """No answer came: whether the request was carried out is not known."""
 
 
-def nobody(address: str, reason: object) -> NoAnswerError:
-    """The error where no server answers."""
-    return NoAnswerError(Kind.UNAVAILABLE, f"No server answers at {address}: {reason}")
+def nobody(address: str, reason: object, *, begun: bool = False) -> NoAnswerError:
+    """The error where no server answers. `begun`: the connection broke after the request was sent."""
+    return NoAnswerError(Kind.UNAVAILABLE, f"No server answers at {address}: {reason}", begun=begun)
 
 
 def too_late(address: str, timeout_s: float) -> NoAnswerError:

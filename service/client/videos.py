@@ -6,7 +6,14 @@ from contextlib import aclosing
 from typing import Any
 
 from service.client.answers import Frame, frame_of
-from service.client.patience import Patience, may_pass, patiently, was_refused
+from service.client.patience import (
+    MOST_BEGUN,
+    MOST_BEGUN_FRAME,
+    Patience,
+    frame_may_pass,
+    patiently,
+    was_refused,
+)
 from service.client.sessions import AsyncSession
 from service.client.transport import Json, Transport
 from service.errors import Kind, ServiceError
@@ -39,7 +46,7 @@ class AsyncVideo:
         self.session = session
 
     async def __aiter__(self) -> AsyncGenerator[Frame, None]:
-        patience = Patience(self._patience_s)
+        patience = Patience(self._patience_s, MOST_BEGUN_FRAME)
         while True:
             answered = False
             try:
@@ -47,7 +54,7 @@ class AsyncVideo:
                     async for body in answers:
                         if "frame" in body:
                             yield self.session.done(frame_of(body))
-                            answered, patience = True, Patience(self._patience_s)
+                            answered, patience = True, Patience(self._patience_s, MOST_BEGUN_FRAME)
                 return
             except ServiceError as error:
                 # An answer has one deadline, and a long video takes several.
@@ -58,7 +65,7 @@ class AsyncVideo:
 
     async def _wait(self, patience: Patience, error: ServiceError) -> None:
         try:
-            await patience.wait(error)
+            await patience.wait(error, frame_may_pass)
         except ServiceError:
             raise await self.session.meant(error) from error
 
@@ -104,7 +111,8 @@ async def begun(
         return answers, await anext(answers)
 
     # A session that is there may be asked again.
-    answers, opened = await patiently(ask, patience_s, may_pass if session else was_refused)
+    passes, most = (frame_may_pass, MOST_BEGUN_FRAME) if session else (was_refused, MOST_BEGUN)
+    answers, opened = await patiently(ask, patience_s, passes, most)
     if session is None:
         id = opened["session"]
         state = {"session": id, "variant": variant_of_session(id), "next_frame": 0, "revision": 0}

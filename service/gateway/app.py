@@ -48,9 +48,9 @@ def make_app(
         redirect_slashes=False,
     )
     sessions, videos = tracking
-    _add_api(app, settings, router)
-    _add_images(app, settings, router)
-    add_sessions(app, settings, sessions)
+    _add_api(app, router)
+    _add_images(app, router)
+    add_sessions(app, sessions)
     add_stream(app, settings, sessions, telemetry, admission)
     add_videos(app, settings, videos)
     _add_operations(app, router, telemetry, store)
@@ -58,7 +58,7 @@ def make_app(
         add_page(app)
     problems.install(app)
     openapi.install(app, keyed=admission.keyed)
-    app.add_middleware(Outer, settings=settings, telemetry=telemetry, admission=admission)
+    app.add_middleware(Outer, settings=settings, telemetry=telemetry, admission=admission, router=router)
     if settings.allowed_origins:
         # Outermost, so that a page of an allowed origin may read every refusal.
         app.add_middleware(
@@ -71,7 +71,7 @@ def make_app(
     return app
 
 
-def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
+def _add_api(app: FastAPI, router: Router) -> None:
     @app.post(
         "/v1/segment",
         summary="Find what the prompts ask for in one image",
@@ -81,7 +81,7 @@ def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
     )
     async def segment(request: Request) -> Response:
         call: Call = request.state.call
-        asked = await read_segment_request(request, call.deadline, settings.max_body_bytes)
+        asked = await read_segment_request(request, call.deadline)
         answer = await while_connected(request, router.segment(asked, call))
         # An answer may hold megabytes of masks.
         return await asyncio.to_thread(_answered, answer)
@@ -100,7 +100,7 @@ def _add_api(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
         return as_json(variant_answer(router.variant(name)))
 
 
-def _add_images(app: FastAPI, settings: GatewaySettings, router: Router) -> None:
+def _add_images(app: FastAPI, router: Router) -> None:
     @app.post(
         "/v1/images",
         summary="Encode an image and keep it, for requests to name by its id",
@@ -110,7 +110,7 @@ def _add_images(app: FastAPI, settings: GatewaySettings, router: Router) -> None
     )
     async def encode_image(request: Request) -> Response:
         call: Call = request.state.call
-        asked = await read_encode_request(request, call.deadline, settings.max_body_bytes)
+        asked = await read_encode_request(request, call.deadline)
         return as_json(encode_answer(await while_connected(request, router.encode_image(asked, call))))
 
     @app.delete(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service.errors import Kind, ServiceError
+from service.errors import Kind, ServiceError, SlowReaderError
 from service.gateway.keys import Key
 from service.telemetry import FACTS, Telemetry
 from service.tracing import Fact, current
@@ -16,6 +16,9 @@ from service.tracing import Fact, current
 _LOG = logging.getLogger("service.request")
 
 Transport = Literal["http", "grpc"]
+
+SLOW_READER = "slow_reader"
+"""How a request is recorded whose answer its client did not read."""
 
 
 @dataclass(slots=True)
@@ -34,7 +37,7 @@ class Call:
     new_session: str = ""
     # The configured variant it asks for; empty until that is known.
     variant: str = ""
-    # "ok", "cancelled", or the error's kind.
+    # "ok", "cancelled", "slow_reader", or the error's kind.
     kind: str = "ok"
     started: float = field(default_factory=time.perf_counter)
 
@@ -53,7 +56,14 @@ class Call:
 
     def failed(self, error: ServiceError) -> None:
         """Note how it ended."""
-        self.kind = error.kind.value
+        self.kind = SLOW_READER if isinstance(error, SlowReaderError) else error.kind.value
+
+
+def note_slow_reader(scope: object) -> None:
+    """Record the HTTP request of this ASGI scope, if there is one, as ended because its answer was not read."""
+    call = scope.get("state", {}).get("call") if isinstance(scope, dict) else None
+    if isinstance(call, Call):
+        call.kind = SLOW_READER
 
 
 @contextmanager
@@ -67,8 +77,9 @@ def recorded(call: Call, telemetry: Telemetry, left: type[Exception] | None = No
     except ServiceError as error:
         call.failed(error)
         raise
-    except asyncio.CancelledError:
-        call.kind = "cancelled"
+    except (asyncio.CancelledError, GeneratorExit):
+        # Whoever canceled it may have said why.
+        call.kind = "cancelled" if call.kind == "ok" else call.kind
         raise
     except Exception as error:
         call.kind = "cancelled" if left and isinstance(error, left) else Kind.INTERNAL.value

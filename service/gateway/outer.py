@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, closing
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -13,32 +12,47 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.config import GatewaySettings
 from service.errors import INTERNAL_DETAIL, Kind, ServiceError
 from service.gateway.admission import Admission
+from service.gateway.body_stream import BodyStream, ReceivingBytes, has_body
 from service.gateway.call import Call, recorded
+from service.gateway.hosts import PROBES, HostCheck
+from service.gateway.load_shedding import check_http_room
 from service.gateway.problems import problem
+from service.gateway.redaction import loggable
+from service.gateway.router import Router
 from service.rpc import take_request_id
 from service.telemetry import Telemetry
 from service.tracing import Fact, Span, ending, within
 
 _LOG = logging.getLogger(__name__)
+# Up to this size the body of a request that is refused is read, so that its connection can be used again.
+_SMALL_BODY_BYTES = 65_536
 
 
 class Outer:
     """ASGI middleware; `scope["state"]["call"]` is the request's Call for everything inside."""
 
     def __init__(
-        self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry, admission: Admission
+        self,
+        app: ASGIApp,
+        settings: GatewaySettings,
+        telemetry: Telemetry,
+        admission: Admission,
+        router: Router,
     ) -> None:
         self._app = app
+        self._router = router
         self._settings = settings
         self._telemetry = telemetry
         self._admission = admission
+        self._hosts = HostCheck(settings, keyed=admission.keyed)
+        self._receiving = ReceivingBytes(settings.max_receiving_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        target = f"{scope['method']} {scope['path']}"[:200]
+        target = f"{scope['method']} {loggable(scope['path'])}"[:200]
         request_id = take_request_id(headers.get("x-request-id"))
         call = Call(request_id, "http", target, asyncio.get_running_loop().time())
         scope.setdefault("state", {})["call"] = call
@@ -53,15 +67,21 @@ class Outer:
             _tell_route(span, scope)
 
     async def _answer(self, call: Call, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = _Reply(call, send)
+        reply = _Reply(call, send, headers)
         try:
+            if scope["path"] not in PROBES:
+                self._hosts.check(headers.get("host"))
             check_origin(headers, self._settings.allowed_origins)
             if _is_api(scope):
                 call.key = self._admission.key(headers.get("authorization"))
-                await reply.place.enter_async_context(self._admission.counted(call))
             call.deadline += deadline_ms(headers, self._settings) / 1000
-            bounded = _bounded(headers, receive, self._settings.max_body_bytes)
-            await self._app(scope, bounded, reply)
+            body = BodyStream(headers, receive, self._settings, self._receiving, call.owner)
+            reply.body_read = lambda: body.complete
+            with closing(body):
+                if _is_api(scope):
+                    await self._check_room(call, headers, scope, body)
+                    await reply.place.enter_async_context(self._admission.counted(call))
+                await self._app(scope, body, reply)
         except ServiceError as error:
             await self._refuse(call, error, scope, receive, reply)
         except asyncio.CancelledError:
@@ -75,6 +95,18 @@ class Outer:
             await self._refuse(call, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL), scope, receive, reply)
         finally:
             await reply.place.aclose()
+
+    async def _check_room(self, call: Call, headers: Headers, scope: Scope, body: BodyStream) -> None:
+        """Raise ServiceError OVERLOADED while no variant has room for the request: its body is not parsed."""
+        try:
+            check_http_room(self._router, scope["method"], scope["path"], call.owner)
+        except ServiceError:
+            announced = headers.get("content-length", "")
+            if announced.isdigit() and int(announced) <= _SMALL_BODY_BYTES:
+                # To connect again would cost more than to read it.
+                while not body.complete:
+                    await body()
+            raise
 
     async def _refuse(
         self, call: Call, error: ServiceError, scope: Scope, receive: Receive, reply: "_Reply"
@@ -100,10 +132,12 @@ class _Reply:
     """Adds the request's id to the answer, and knows whether it has begun.
 
     The request's place is given back before its answer ends: whoever waited for it may ask again at once.
+    An answer that comes before the whole body is the connection's last: the rest of the body is not read.
     """
 
-    def __init__(self, call: Call, send: Send) -> None:
+    def __init__(self, call: Call, send: Send, headers: Headers) -> None:
         self.started = False
+        self.body_read: Callable[[], bool] = lambda: not has_body(headers)
         self.place = AsyncExitStack()
         self._call = call
         self._send = send
@@ -111,7 +145,10 @@ class _Reply:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            MutableHeaders(scope=message)["X-Request-Id"] = self._call.request_id
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._call.request_id
+            if not self.body_read():
+                headers["Connection"] = "close"
         elif not message.get("more_body", False):
             await self.place.aclose()
         await self._send(message)
@@ -146,25 +183,3 @@ def deadline_ms(headers: Headers, settings: GatewaySettings) -> int:
         return int(asked)
     detail = f"X-Deadline-Ms must be a whole number of milliseconds from 1 to {limit}."
     raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-
-
-def _bounded(headers: Headers, receive: Receive, limit: int) -> Receive:
-    """`receive`, refusing a body over `limit` bytes: at once where it is announced, else as it comes.
-
-    Raises ServiceError PAYLOAD_TOO_LARGE, now or from the returned function.
-    """
-    too_large = ServiceError(Kind.PAYLOAD_TOO_LARGE, f"The body has more bytes than the limit of {limit:,}.")
-    announced = headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise too_large
-    seen = 0
-
-    async def counted() -> Message:
-        nonlocal seen
-        message: dict[str, Any] = dict(await receive())
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise too_large
-        return message
-
-    return counted

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 
 from service.errors import Kind, ServiceError
+from service.fair_share import FairShare
 from service.gateway.call import Call
 from service.gateway.worker import Method, Request, Response, State, Worker
 from service.pb.efficientsam3.v1 import variants_pb2
@@ -47,8 +48,9 @@ class Pool:
         self._probe_interval_s = probe_interval_s
         self._tell = changed
         self._some_ready = asyncio.Event()
-        # Requests that wait for a worker or run on one.
-        self.admitted = 0
+        # Requests that wait for a worker or run on one, by owner; videos are counted apart.
+        self.requests = FairShare()
+        self.videos = FairShare()
         # Seconds that one takes, lately.
         self.mean_s = 0.0
 
@@ -114,16 +116,16 @@ class Pool:
     ) -> Response:
         """Answer by the worker that `choose` names, waiting for a ready one until the call's deadline.
 
-        No request changes what another answers, so one whose worker goes away is sent once more. `kept` is
-        the id of the image or the session that a worker may have. Raises ServiceError: UNAVAILABLE when
-        no worker is ready in time or the second try fails too, DEADLINE_EXCEEDED, and whatever the worker
-        raises.
+        No request changes what another answers, so one whose worker goes away is sent once more, unless that
+        worker had begun to compute it: the request may be what stopped it. `kept` is the id of the image or
+        the session that a worker may have. Raises ServiceError: UNAVAILABLE when no worker is ready in time,
+        the second try fails too or there must be none, DEADLINE_EXCEEDED, and whatever the worker raises.
         """
         worker = await self.next(call, kept)
         try:
             return await worker.ask(method, request, call)
         except ServiceError as error:
-            if error.kind is not Kind.UNAVAILABLE:
+            if error.kind is not Kind.UNAVAILABLE or error.begun:
                 raise
             _LOG.warning("request %s: its worker went away, trying once more", call.request_id)
         worker = await self.next(call, kept)

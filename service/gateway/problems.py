@@ -14,7 +14,7 @@ _DEFAULT_RETRY_S = 1.0
 _KIND_BY_STATUS = {404: Kind.NOT_FOUND, 405: Kind.METHOD_NOT_ALLOWED}
 
 
-def described(error: ServiceError, request_id: str) -> dict[str, str | int]:
+def described(error: ServiceError, request_id: str) -> dict[str, str | int | bool]:
     """The error as JSON (RFC 9457)."""
     row = error.row
     return {
@@ -23,6 +23,7 @@ def described(error: ServiceError, request_id: str) -> dict[str, str | int]:
         "status": row.http_status,
         "detail": error.detail,
         "instance": request_id,
+        **({"begun": True} if error.begun else {}),
     }
 
 

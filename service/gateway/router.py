@@ -8,6 +8,7 @@ from functools import partial
 
 from service.config import ConfigurationError, GatewaySettings
 from service.errors import Kind, ServiceError
+from service.fair_share import FairShare
 from service.gateway.call import Call
 from service.gateway.discovery import Discovery, Workers
 from service.gateway.pool import ARTEFACT, Pool
@@ -37,6 +38,8 @@ _SET_WORKERS = (
 
 # The least that who is refused is asked to wait.
 _LEAST_RETRY_S = 0.5
+# Nobody knows when one of the videos ends.
+_VIDEO_RETRY_S = 5.0
 
 
 class Router:
@@ -126,7 +129,7 @@ class Router:
         pool = self._chosen_pool(request, call)
         check(request, self._settings)
         self.check_source(request.image)
-        with self.admitted(pool):
+        with self.admitted(pool, call):
             await self.bring(request.image, call)
             response = await pool.ask(
                 lambda worker: worker.segmentation.Segment, request, call, request.image.id
@@ -142,7 +145,7 @@ class Router:
         pool = self._chosen_pool(request, call)
         check_new_image(request, self._settings)
         self.check_source(request.image)
-        with self.admitted(pool):
+        with self.admitted(pool, call):
             await self.bring(request.image, call)
             # Of many bytes this takes a while.
             id = await asyncio.to_thread(image_id, request.image.data)
@@ -199,24 +202,72 @@ class Router:
             current().took("fetch", fetch_ms)
 
     @contextmanager
-    def admitted(self, pool: Pool) -> Iterator[None]:
-        """Count one more request of the pool's variant.
+    def admitted(self, pool: Pool, call: Call) -> Iterator[None]:
+        """Count one more request of the pool's variant during the block.
 
         Raises ServiceError OVERLOADED: what its workers would refuse is refused here, where that costs least.
         """
-        limit = min(self._settings.max_waiting, pool.capacity or self._settings.max_waiting)
-        if pool.admitted >= limit:
-            detail = f"Variant {pool.name} has {limit:,} requests waiting or running, which is the limit."
-            # By then those that are here now are answered.
-            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=max(_LEAST_RETRY_S, pool.mean_s))
-        pool.admitted += 1
+        self.check_room(pool, call.owner)
         began = time.monotonic()
-        try:
-            with self._telemetry.inflight.labels(pool.name).track_inprogress():
-                yield
-            pool.took(time.monotonic() - began)
-        finally:
-            pool.admitted -= 1
+        with pool.requests.hold(call.owner), self._telemetry.inflight.labels(pool.name).track_inprogress():
+            yield
+        pool.took(time.monotonic() - began)
+
+    @contextmanager
+    def admitted_video(self, pool: Pool, call: Call) -> Iterator[None]:
+        """Count one more video of the pool's variant during the block. It takes no place of other requests.
+
+        Raises ServiceError OVERLOADED.
+        """
+        self.check_video_room(pool, call.owner)
+        with pool.videos.hold(call.owner), self._telemetry.inflight.labels(pool.name).track_inprogress():
+            yield
+
+    @property
+    def only_variant(self) -> str:
+        """The variant that is configured, if it is the only one; else empty."""
+        return next(iter(self.pools)) if len(self.pools) == 1 else ""
+
+    def crowded(self, *, video: bool = False) -> bool:
+        """Whether no variant has a free place. Owners below their share may be admitted all the same."""
+        pools = self._all()
+        if video:
+            return all(pool.videos.total >= self._video_limit(pool) for pool in pools)
+        return all(pool.requests.total >= self._limit(pool) for pool in pools)
+
+    def _limit(self, pool: Pool) -> int:
+        return min(self._settings.max_waiting, pool.capacity or self._settings.max_waiting)
+
+    def _video_limit(self, pool: Pool) -> int:
+        return self._settings.max_videos * max(1, pool.ready)
+
+    def check_any_room(self, owner: str, *, video: bool = False) -> None:
+        """Raise OVERLOADED if no variant has room for the owner's request, before its message is received."""
+        check = self.check_video_room if video else self.check_room
+        refusal: ServiceError | None = None
+        for pool in self._all():
+            try:
+                check(pool, owner)
+            except ServiceError as error:
+                refusal = refusal or error
+            else:
+                return
+        if refusal:
+            raise refusal
+
+    def check_room(self, pool: Pool, owner: str) -> None:
+        """Raise OVERLOADED if the owner may not have one more request of the pool's variant."""
+        limit = self._limit(pool)
+        if not pool.requests.has_room(owner, limit):
+            # By then those that are here now are answered.
+            retry_s = max(_LEAST_RETRY_S, round(pool.mean_s, 1))
+            raise _overloaded(pool.name, pool.requests, owner, limit, "requests waiting or running", retry_s)
+
+    def check_video_room(self, pool: Pool, owner: str) -> None:
+        """Raise OVERLOADED if the owner may not have one more video of the pool's variant."""
+        limit = self._video_limit(pool)
+        if not pool.videos.has_room(owner, limit):
+            raise _overloaded(pool.name, pool.videos, owner, limit, "videos being tracked", _VIDEO_RETRY_S)
 
     def variants(self) -> list[variants_pb2.Variant]:
         """Every configured variant, in the order of the configuration."""
@@ -242,6 +293,16 @@ async def _forgotten(worker: Worker, request: pb.DeleteImageRequest, call: Call)
             return False
         raise
     return True
+
+
+def _overloaded(
+    variant: str, places: FairShare, owner: str, limit: int, what: str, retry_s: float
+) -> ServiceError:
+    """The refusal of one more of `what`, which names the limit."""
+    detail = f"Variant {variant} has {places.total:,} {what}; the limit is {limit:,}"
+    if (share := places.share(owner, limit)) < limit:
+        detail += f", of which key {owner}, with {places.held(owner):,} of them, has a share of {share:,}"
+    return ServiceError(Kind.OVERLOADED, f"{detail}.", retry_after_s=retry_s)
 
 
 def _check_default(default: str, workers: Workers) -> None:

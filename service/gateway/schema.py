@@ -62,7 +62,9 @@ _RING_HOLE = "True: the ring bounds a hole"
 class In(BaseModel):
     """What comes in: no field too many, no type guessed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, hide_input_in_errors=True
+    )
 
 
 class NewImageIn(In):
@@ -352,3 +354,6 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str = Field(description="The request's id")
+    begun: bool = Field(
+        default=False, description="Whether a worker may have begun the request when it went away."
+    )

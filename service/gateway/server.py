@@ -17,7 +17,9 @@ from service.config import GatewaySettings
 from service.gateway import grpc_api
 from service.gateway.admission import Admission
 from service.gateway.app import make_app
+from service.gateway.connections import Connections
 from service.gateway.fetch import Fetcher
+from service.gateway.http_protocol import BoundedConfig, BoundedHttp
 from service.gateway.router import Describe, Fetch, Router
 from service.gateway.session_router import SessionRouter
 from service.gateway.video_router import VideoRouter
@@ -58,7 +60,29 @@ class Stop:
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: the process has its own."""
+    """uvicorn without its signal handlers: the process has its own. Its TLS handshakes have a timeout."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+        assert sockets and isinstance(config, BoundedConfig)
+        await self.lifespan.startup()
+
+        def protocol() -> asyncio.Protocol:
+            return BoundedHttp(config, self.server_state, self.lifespan.state)
+
+        self.servers = []
+        for each in sockets:
+            timeout_s = config.bounds.settings.header_timeout_s if config.ssl else None
+            self.servers.append(
+                await loop.create_server(
+                    protocol,
+                    sock=each,
+                    ssl=config.ssl,
+                    backlog=config.backlog,
+                    ssl_handshake_timeout=timeout_s,
+                )
+            )
+        self.started = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -86,16 +110,16 @@ class Gateway:
         self.grpc_port = 0
         self._health = health.aio.HealthServicer()
         sessions = SessionRouter(router, settings, telemetry)
-        videos = VideoRouter(router, sessions, settings, telemetry)
+        videos = VideoRouter(router, sessions, admission, settings, telemetry)
         tracking = sessions, videos
         self._grpc = grpc_api.make_server(settings, router, tracking, telemetry, admission, self._health)
-        config = uvicorn.Config(
+        config = BoundedConfig(
             make_app(settings, router, tracking, telemetry, admission, self._store),
             log_config=None,
             access_log=False,
             lifespan="off",
             server_header=False,
-            ws="websockets-sansio",
+            connections=Connections(settings),
             ws_max_size=settings.max_body_bytes,
             # Messages are read one by one: an answered ping lies behind the frames that were sent before it.
             ws_ping_timeout=settings.max_deadline_ms / 1000,

@@ -4,7 +4,6 @@ import asyncio
 
 from fastapi import FastAPI, Request, Response
 
-from service.config import GatewaySettings
 from service.gateway import openapi
 from service.gateway.app_common import as_json, while_connected
 from service.gateway.body import read_frame, read_open_request
@@ -15,9 +14,9 @@ from service.gateway.session_translate import frame_answer, session_answer
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 
 
-def add_sessions(app: FastAPI, settings: GatewaySettings, router: SessionRouter) -> None:
+def add_sessions(app: FastAPI, router: SessionRouter) -> None:
     """Add the addresses of sessions to the application."""
-    _add_opening(app, settings, router)
+    _add_opening(app, router)
     _add_state(app, router)
 
     @app.post(
@@ -29,14 +28,14 @@ def add_sessions(app: FastAPI, settings: GatewaySettings, router: SessionRouter)
     )
     async def add_frame(request: Request, id: str) -> Response:
         call: Call = request.state.call
-        frame = await read_frame(request, call.deadline, settings.max_body_bytes)
+        frame = await read_frame(request, call.deadline)
         asked = pb.AddFrameRequest(session=id, frame=frame)
         answer = await while_connected(request, router.add(asked, call))
         # An answer may hold megabytes of masks.
         return await asyncio.to_thread(lambda: as_json(frame_answer(answer)))
 
 
-def _add_opening(app: FastAPI, settings: GatewaySettings, router: SessionRouter) -> None:
+def _add_opening(app: FastAPI, router: SessionRouter) -> None:
     @app.post(
         "/v1/sessions",
         summary="Open a tracking session",

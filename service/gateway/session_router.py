@@ -19,8 +19,8 @@ class SessionRouter:
     """Sessions by their ids, which name their variant; each has a favourite among its workers.
 
     All of it raises ServiceError: what the checks of `prompts` and `Pool.ask` raise, UNAVAILABLE while the
-    gateway is stopping, OVERLOADED, and what the worker raises. A request whose worker goes away is sent to
-    another: a frame that was answered is answered the same way again.
+    gateway is stopping, OVERLOADED, and what the worker raises. A request whose worker goes away before it
+    begins to compute is sent to another: a frame that was answered is answered the same way again.
     """
 
     def __init__(self, router: Router, settings: GatewaySettings, telemetry: Telemetry) -> None:
@@ -32,7 +32,7 @@ class SessionRouter:
         pool = self.pool_for(request, call)
         if request.session:
             return await self.get(pb.SessionRequest(session=request.session), call)
-        with self._router.admitted(pool):
+        with self._router.admitted(pool, call):
             await self.name_new(pool, call)
             opened = await pool.ask(
                 lambda worker: worker.tracking.OpenSession, request, call, call.new_session
@@ -67,7 +67,7 @@ class SessionRouter:
         pool = self._pool(request.session, call)
         check_frame(request.frame, self._settings)
         self._router.check_source(request.frame.image)
-        with self._router.admitted(pool):
+        with self._router.admitted(pool, call):
             await self._router.bring(request.frame.image, call)
             answer = await pool.ask(lambda worker: worker.tracking.AddFrame, request, call, request.session)
         self._telemetry.record_frame(pool.variant, answer.timings_ms, answer.memory_bytes)

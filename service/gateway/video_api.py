@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from service.config import GatewaySettings
 from service.errors import Kind, ServiceError
@@ -16,7 +17,7 @@ from service.gateway.call import Call
 from service.gateway.problems import described
 from service.gateway.session_schema import FrameOut
 from service.gateway.session_translate import frame_answer
-from service.gateway.video_router import VideoRouter
+from service.gateway.video_router import Answers, VideoRouter
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 
 MEDIA_TYPE = "application/x-ndjson"
@@ -51,11 +52,30 @@ def add_videos(app: FastAPI, settings: GatewaySettings, router: VideoRouter) -> 
             call.deadline += (settings.max_deadline_ms - settings.default_deadline_ms) / 1000
         answers = router.track(asked, call)
         opened = await while_connected(request, _first(answers))
-        return StreamingResponse(
-            _lines(answers, asked.first, call),
-            media_type=MEDIA_TYPE,
-            headers={SESSION: opened.opened.session},
+        return _Video(answers, opened.opened.session, asked.first, call)
+
+
+class _Video(StreamingResponse):
+    """The lines of a video's frames. However it ends, the worker's call and the place end with it."""
+
+    def __init__(self, answers: Answers, session: str, frame: int, call: Call) -> None:
+        super().__init__(
+            _lines(answers, frame, call), media_type=MEDIA_TYPE, headers={SESSION: session}
         )
+        self._answers, self._call = answers, call
+        self._whole = False
+
+    async def stream_response(self, send: Send) -> None:
+        await super().stream_response(send)
+        self._whole = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if not self._whole and self._call.kind == "ok":
+                self._call.kind = "cancelled"
+            await self._answers.aclose()
 
 
 async def _first(answers: AsyncIterator[pb.TrackResponse]) -> pb.TrackResponse:

@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from contextvars import Context
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.errors import Kind, ServiceError
+from service.errors import INTERNAL_DETAIL, Kind, ServiceError
 from service.gateway.call import Call
 from service.gateway.standing import Standing
 from service.pb.efficientsam3.v1 import (
@@ -21,7 +21,16 @@ from service.pb.efficientsam3.v1 import (
     variants_pb2,
     variants_pb2_grpc,
 )
-from service.rpc import OWNER_KEY, REQUEST_ID_KEY, SESSION_KEY, SESSIONS_KEY, from_rpc_error
+from service.rpc import (
+    ANNOUNCE_KEY,
+    BEGUN_KEY,
+    OWNER_KEY,
+    REQUEST_ID_KEY,
+    SESSION_KEY,
+    SESSIONS_KEY,
+    from_rpc_error,
+    told,
+)
 from service.rpc_server import SEGMENTATION
 from service.tls import Trust, open_channel
 from service.tracing import Span, current, ending
@@ -38,12 +47,33 @@ Response = TypeVar("Response")
 Method = Callable[["Worker"], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
 StreamMethod = Callable[["Worker"], grpc.aio.UnaryStreamMultiCallable[Request, Response]]
 
+# What gRPC says of the calls that a server cuts off when it is stopped in order.
+_STOPPED = "Cancelling all calls"
+
 # A watch is opened again after this long, so that a frozen worker is found out. Longer than `_ANSWER_S`, or
 # a watch would end before a frozen worker has failed to begin it.
 _WATCH_S = 6.0
 # A worker that takes longer than this to say how it is, is frozen: far longer than a busy machine delays it,
 # since what it has is then computed again elsewhere.
 _ANSWER_S = 5.0
+
+
+class WorkerLostError(ServiceError):
+    """The worker went away, or froze, before it answered.
+
+    If it had `begun` to compute the request, the request may be the cause, and must not be sent to another.
+    """
+
+    def __init__(self, *, begun: bool) -> None:
+        detail = _LOST_WHILE_COMPUTING if begun else _LOST
+        super().__init__(Kind.UNAVAILABLE, detail, retry_after_s=1.0, begun=begun)
+
+
+_LOST = "The worker went away before it computed this request."
+_LOST_WHILE_COMPUTING = (
+    "The worker stopped while it computed this request. No other worker was asked, since the request may be "
+    "the cause. Send it again if it is sound."
+)
 
 
 class State(StrEnum):
@@ -86,8 +116,9 @@ class Worker:
         self._changed = changed
         self._channel = open_channel(address, _channel_options(probe_interval_s), trust)
         self._health = health_pb2_grpc.HealthStub(self._channel)
-        self.segmentation: SegmentationAsyncStub = segmentation_pb2_grpc.SegmentationStub(self._channel)
-        self.tracking: TrackingAsyncStub = tracking_pb2_grpc.TrackingStub(self._channel)
+        streaming = cast("grpc.aio.Channel", _StreamingChannel(self._channel))
+        self.segmentation: SegmentationAsyncStub = segmentation_pb2_grpc.SegmentationStub(streaming)
+        self.tracking: TrackingAsyncStub = tracking_pb2_grpc.TrackingStub(streaming)
         self._variants = variants_pb2_grpc.VariantsStub(self._channel)
         self._watch = self._watching()
 
@@ -108,13 +139,20 @@ class Worker:
     async def ask(self, method: Method[Request, Response], request: Request, call: Call) -> Response:
         """Forward the request, to be answered by the call's deadline.
 
-        Raises the worker's ServiceError, and UNAVAILABLE when the worker falls silent; cancelling it cancels
-        the worker's call.
+        Raises the worker's ServiceError, and WorkerLostError when the worker falls silent; cancelling it
+        cancels the worker's call.
         """
         with ending(current().asks(self.address)) as span:
-            asked = method(self)(request, **_terms(call, span))
-            with self._under_way(asked):
-                return await asked
+            # See `_StreamingChannel`.
+            asked = cast(
+                "grpc.aio.UnaryStreamCall[Request, Response]", method(self)(request, **_terms(call, span))
+            )
+            async with self._under_way(asked):
+                answer = await asked.read()
+                if answer is grpc.aio.EOF:
+                    raise ServiceError(Kind.INTERNAL, INTERNAL_DETAIL)
+                await asked.code()
+                return cast("Response", answer)
 
     async def ask_for_many(
         self, method: StreamMethod[Request, Response], request: Request, call: Call
@@ -122,15 +160,15 @@ class Worker:
         """As `ask`, for answers that come one by one. Closing it cancels the worker's call."""
         with ending(current().asks(self.address)) as span:
             asked = method(self)(request, **_terms(call, span))
-            with self._under_way(asked):
+            async with self._under_way(asked):
                 try:
                     async for answer in asked:
                         yield answer
                 finally:
                     asked.cancel()
 
-    @contextmanager
-    def _under_way(self, asked: grpc.aio.Call) -> Iterator[None]:
+    @asynccontextmanager
+    async def _under_way(self, asked: grpc.aio.Call) -> AsyncIterator[None]:
         """Count the call among the worker's, and raise what it fails with as `ask` says."""
         life = self.life
         self._calls.add(asked)
@@ -139,7 +177,7 @@ class Worker:
             yield
             self.standing.answered()
         except grpc.aio.AioRpcError as failure:
-            error = from_rpc_error(failure)
+            error = await _meant(asked, failure)
             if error.kind is Kind.UNAVAILABLE:
                 self._suspect(life)
             elif error.kind is Kind.INTERNAL:
@@ -151,7 +189,7 @@ class Worker:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
             # Only the call was cancelled: by `_give_up`.
-            raise ServiceError(Kind.UNAVAILABLE, "The worker does not answer any more.") from None
+            raise WorkerLostError(begun=await _begun(asked)) from None
         finally:
             self._calls.remove(asked)
             if not self._calls:
@@ -177,7 +215,7 @@ class Worker:
             self._watch = self._watching()
 
     def _give_up(self) -> None:
-        """It is frozen: what it has is sent elsewhere rather than left to its deadline."""
+        """It is frozen: what it has not begun is sent elsewhere rather than left to its deadline."""
         for call in self._calls:
             call.cancel()
 
@@ -236,6 +274,31 @@ class Worker:
             self._become(State.READY if self._serves(self.info) else State.MISPLACED)
 
 
+async def _meant(asked: grpc.aio.Call, failure: grpc.aio.AioRpcError) -> ServiceError:
+    """Return what a failed call means for its request."""
+    stopped = _STOPPED in (failure.details() or "")
+    if failure.code() is grpc.StatusCode.UNAVAILABLE and told(failure) is None and not stopped:
+        return WorkerLostError(begun=await _begun(asked))
+    return from_rpc_error(failure)
+
+
+async def _begun(asked: grpc.aio.Call) -> bool:
+    """Return whether the worker had announced that it computes the request. The call has ended."""
+    return BEGUN_KEY in dict(await asked.initial_metadata() or ())
+
+
+class _StreamingChannel:
+    """A channel whose unary calls are streams of one answer.
+
+    gRPC gives the initial metadata of a canceled call only if it is a stream.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self.unary_stream = self.unary_unary = channel.unary_stream
+        self.stream_stream = channel.stream_stream
+
+
 def _terms(call: Call, span: Span) -> dict[str, Any]:
     """The deadline and the metadata that a worker is asked with. `span`: of the asking."""
     sessions = call.key.sessions if call.key else None
@@ -244,6 +307,7 @@ def _terms(call: Call, span: Span) -> dict[str, Any]:
         (OWNER_KEY, call.owner),
         (SESSION_KEY, call.new_session),
         (SESSIONS_KEY, str(sessions or "")),
+        (ANNOUNCE_KEY, "1"),
         *span.headers(),
     )
     return {"timeout": call.deadline - asyncio.get_running_loop().time(), "metadata": metadata}

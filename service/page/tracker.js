@@ -9,7 +9,7 @@ import { Steps } from "./steps.js";
 const LIVE_IN_FLIGHT = 2;
 
 // After these there is no session: everything begins anew.
-const GONE = new Set(["session_not_found", "session_expired", "artefact_mismatch"]);
+const GONE = new Set(["session_not_found", "session_expired", "session_corrupt", "artefact_mismatch"]);
 
 /**
  * @typedef {import("./session.js").Answer} Answer

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class EmbeddingStore(Protocol):
-    """What workers have packed, by the image's id. One per process, used from one event loop.
+    """What workers have packed, by the image's id, or `OWNER/` and that. One per process, used from one event loop.
 
     It may forget whatever it likes. All of it raises `store_unavailable` where the store is out of reach.
     """

@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from service.errors import ServiceError
+from service.sessions.expiry import ExpiryQueue
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,32 +43,44 @@ class MemoryQuotas:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         """`now` tells the time in seconds."""
         self._now = now
-        # When each owner's bucket is full.
+        # When each owner's bucket is full, for those whose bucket is not.
         self._full: dict[str, float] = {}
-        self._places: defaultdict[str, set[str]] = defaultdict(set)
+        self._due = ExpiryQueue[str]()
+        self._places: dict[str, set[str]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of owners of whom something is counted."""
+        return len(self._full.keys() | self._places.keys())
 
     async def spend(self, owner: str, per_s: float, burst: int) -> float:
         now = self._now()
+        for each, _ in self._due.pop_expired(now):
+            del self._full[each]
         full = max(self._full.get(owner, now), now) + 1 / per_s
         wait_s = full - now - burst / per_s
         # The sums are not exact.
         if wait_s > 1e-6:
             return wait_s
         self._full[owner] = full
+        self._due.set(owner, full)
         return 0.0
 
     async def enter(self, owner: str, id: str, most: int) -> bool:
-        places = self._places[owner]
+        places = self._places.get(owner, set())
         if id not in places and len(places) >= most:
             return False
-        places.add(id)
+        self._places.setdefault(owner, places).add(id)
         return True
 
     async def leave(self, owner: str, id: str) -> None:
-        self._places[owner].discard(id)
+        places = self._places.get(owner, set())
+        places.discard(id)
+        if not places:
+            self._places.pop(owner, None)
 
     async def close(self) -> None:
         self._full.clear()
+        self._due.clear()
         self._places.clear()
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.sessions.checksum import seal, unseal
 from service.sessions.redis_store import connect, in_reach
 from service.sessions.session_store import (
     REMEMBERED_S,
@@ -21,6 +22,7 @@ from service.sessions.session_store import (
     Parts,
     Stored,
     check_count,
+    corrupt,
     gone,
     nonce,
 )
@@ -63,14 +65,14 @@ class RedisSessions:
     async def _recount(self, owner: str, id: str, ids: str) -> int:
         """How many of the owner's sessions are there but this one; the others are forgotten."""
         found: Any = await self._client.zrange(ids, 0, -1)
-        names = [name.decode() for name in found]
+        names: list[bytes] = list(found)
         async with self._client.pipeline(transaction=False) as pipeline:
             for name in names:
-                pipeline.exists(_key(owner, name))
+                pipeline.exists(_key(owner, name.decode(errors="replace")))
             there = await pipeline.execute()
         if ended := [name for name, alive in zip(names, there, strict=True) if not alive]:
             await self._client.zrem(ids, *ended)
-        return len(set(names) - set(ended) - {id})
+        return len(set(names) - set(ended) - {id.encode()})
 
     async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:
         claim = Claim(1, nonce())
@@ -78,10 +80,10 @@ class RedisSessions:
         return claim
 
     async def claim(self, owner: str, id: str) -> tuple[Claim, Stored]:
-        return self._read(id, await self._run("claim", owner, id, nonce()))
+        return _read(owner, id, await self._run("claim", owner, id, nonce()))
 
     async def look(self, owner: str, id: str) -> Stored:
-        return self._read(id, await self._run("look", owner, id))[1]
+        return _read(owner, id, await self._run("look", owner, id))[1]
 
     async def commit(
         self,
@@ -92,8 +94,9 @@ class RedisSessions:
         put: Parts,
         drop: Iterable[str] = (),
     ) -> None:
-        before, after = moved
-        arguments = [*claim, str(before), str(after), _REMEMBERED_MS, len(put), *_flat(put), *drop]
+        key = _key(owner, id)
+        before, after = (_sealed_cursor(key, cursor) for cursor in moved)
+        arguments = [*claim, before, after, _REMEMBERED_MS, len(put), *_sealed(key, put), *drop]
         _check(id, await self._run("commit", owner, id, *arguments))
 
     async def restore(self, owner: str, id: str, claim: Claim, stored: Stored) -> None:
@@ -112,8 +115,9 @@ class RedisSessions:
         await self._client.aclose()
 
     async def _write(self, owner: str, id: str, claim: Claim, stored: Stored) -> None:
-        ttl_ms = round(1000 * stored.ttl_s)
-        arguments = [*claim, str(stored.cursor), ttl_ms, _REMEMBERED_MS, *_flat(stored.parts)]
+        key, ttl_ms = _key(owner, id), round(1000 * stored.ttl_s)
+        cursor, parts = _sealed_cursor(key, stored.cursor), _sealed(key, stored.parts)
+        arguments = [*claim, cursor, ttl_ms, _REMEMBERED_MS, *parts]
         _check(id, await self._run("write", owner, id, *arguments))
 
     async def _run(self, script: str, owner: str, id: str, *arguments: Any) -> Any:
@@ -121,22 +125,45 @@ class RedisSessions:
         with in_reach(_STORE):
             return await _patiently(lambda: self._scripts[script](keys=[key, f"{key}:end"], args=arguments))
 
-    def _read(self, id: str, answer: Sequence[Any] | bytes | None) -> tuple[Claim, Stored]:
-        if answer is None or isinstance(answer, bytes):
-            raise gone(id, expired=answer == b"open")
-        *fields, left_ms = answer
-        parts = {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
-        claim = Claim(int(parts.pop(".epoch")), parts.pop(".nonce").decode())
-        cursor, ttl_ms = Cursor.parse(parts.pop(".cursor").decode()), int(parts.pop(".ttl"))
-        return claim, Stored(cursor, parts, ttl_ms / 1000, left_ms / 1000)
-
 
 def _key(owner: str, id: str) -> str:
     return f"{_PREFIX}{{{id}}}:{owner}"
 
 
-def _flat(parts: Parts) -> list[str | bytes]:
-    return [each for name, value in parts.items() for each in (name, value)]
+def _sealed(key: str, parts: Parts) -> list[str | bytes]:
+    """Return the name and the sealed value of each part, as the scripts take them."""
+    return [each for name, value in parts.items() for each in (name, seal(f"{key} {name}", value))]
+
+
+def _sealed_cursor(key: str, cursor: Cursor) -> bytes:
+    """Return the cursor as it is stored: the same bytes each time, which the scripts compare."""
+    return seal(f"{key} .cursor", str(cursor).encode())
+
+
+def _read(owner: str, id: str, answer: Sequence[Any] | bytes | None) -> tuple[Claim, Stored]:
+    """Return what claim.lua and look.lua give. Raises `session_corrupt` if any byte of it is damaged."""
+    if answer == b"corrupt":
+        raise corrupt(id)
+    if answer is None or isinstance(answer, bytes):
+        raise gone(id, expired=answer == b"open")
+    *fields, left_ms = answer
+    try:
+        named = {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+        claim = Claim(int(named.pop(".epoch")), named.pop(".nonce").decode(errors="replace"))
+        # It is there twice, and both must be equal.
+        (ttl_ms,) = {int(text) for text in named.pop(".ttl").split(b" ")}
+        parts = {name: _unsealed(f"{_key(owner, id)} {name}", value) for name, value in named.items()}
+        cursor = Cursor.parse(parts.pop(".cursor").decode())
+    except (KeyError, ValueError) as error:
+        raise corrupt(id) from error
+    return claim, Stored(cursor, parts, ttl_ms / 1000, left_ms / 1000)
+
+
+def _unsealed(name: str, sealed: bytes) -> bytes:
+    """Return the value. Raises ValueError if it is damaged."""
+    if (value := unseal(name, sealed)) is None:
+        raise ValueError("the checksum is wrong")
+    return value
 
 
 def _check(id: str, answer: bytes) -> None:
@@ -147,6 +174,8 @@ def _check(id: str, answer: bytes) -> None:
             raise ClaimLostError(id)
         case b"behind":
             raise BehindError(id)
+        case b"corrupt":
+            raise corrupt(id)
         case _:
             raise gone(id, expired=answer == b"open")
 

@@ -6,15 +6,19 @@ Whoever computes a session has claimed it, and what an older claim writes is ref
 
 import secrets
 import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from service.errors import Kind, ServiceError
+from service.sessions.expiry import ExpiryQueue
 
 Parts = Mapping[str, bytes]
 # How long it is remembered that there was a session, after its end.
 REMEMBERED_S = 86_400
+# How many of them a process remembers without Redis.
+MAX_ENDED = 100_000
 # Sessions end in minutes rather than seconds.
 _QUOTA_RETRY_S = 30.0
 
@@ -70,8 +74,8 @@ class SessionStore(Protocol):
     """Sessions by (owner, id). One per process, used from one event loop.
 
     To another owner a session does not exist. Whatever finds no session raises `session_expired` where there
-    was one whose time is over, else `session_not_found`; all of it raises `store_unavailable` where the store
-    is out of reach. Each of these is one step: it is done, or nothing of it is.
+    was one whose time is over, else `session_not_found`; whatever finds damaged bytes raises
+    `session_corrupt`; all of it raises `store_unavailable` where the store is out of reach. Each of these is one step: it is done, or nothing of it is.
     """
 
     async def admit(self, owner: str, id: str, most: int) -> None:
@@ -141,6 +145,15 @@ def gone(id: str, *, expired: bool) -> ServiceError:
     return ServiceError(Kind.SESSION_NOT_FOUND, f"There is no session {id[:64]!r}.")
 
 
+def corrupt(id: str) -> ServiceError:
+    """Return the error for a session whose stored bytes are damaged."""
+    detail = (
+        f"Session {id[:64]!r} is damaged in the session store and cannot go on: "
+        "open a new session, and send the video's frames again."
+    )
+    return ServiceError(Kind.SESSION_CORRUPT, detail)
+
+
 def check_count(others: int, most: int) -> None:
     """Raise `quota_exceeded` where there are `most` sessions already."""
     if others >= most:
@@ -163,12 +176,15 @@ class MemorySessions:
         """`now` tells the time in seconds."""
         self._now = now
         self._kept: dict[tuple[str, str], _Kept] = {}
-        # Until when it is remembered that there was a session.
-        self._ended: dict[tuple[str, str], float] = {}
+        self._ids: defaultdict[str, set[str]] = defaultdict(set)
+        self._due = ExpiryQueue[tuple[str, str]]()
+        # Until when it is remembered that there was a session, the earliest first.
+        self._ended: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     async def admit(self, owner: str, id: str, most: int) -> None:
         self._drop_expired()
-        check_count(sum(key[0] == owner and key[1] != id for key in self._kept), most)
+        others = self._ids.get(owner, set[str]())
+        check_count(len(others) - (id in others), most)
 
     async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:
         self._drop_expired()
@@ -222,13 +238,30 @@ class MemorySessions:
 
     async def delete(self, owner: str, id: str) -> bool:
         self._drop_expired()
-        return self._kept.pop((owner, id), None) is not None
+        self._due.discard((owner, id))
+        return self._drop(owner, id)
 
     async def close(self) -> None:
         self._kept.clear()
+        self._ids.clear()
+        self._due.clear()
+        self._ended.clear()
 
     def _put(self, owner: str, id: str, claim: Claim, stored: Stored) -> None:
-        self._kept[owner, id] = _Kept(claim, stored, self._now() + stored.ttl_s)
+        expires = self._now() + stored.ttl_s
+        self._kept[owner, id] = _Kept(claim, stored, expires)
+        self._ids[owner].add(id)
+        self._due.set((owner, id), expires)
+
+    def _drop(self, owner: str, id: str) -> bool:
+        """Forget the session; return whether there was one."""
+        if self._kept.pop((owner, id), None) is None:
+            return False
+        ids = self._ids[owner]
+        ids.remove(id)
+        if not ids:
+            del self._ids[owner]
+        return True
 
     def _get(self, owner: str, id: str) -> _Kept:
         self._drop_expired()
@@ -241,7 +274,12 @@ class MemorySessions:
 
     def _drop_expired(self) -> None:
         now = self._now()
-        for name in [name for name, kept in self._kept.items() if kept.expires <= now]:
-            self._ended[name] = self._kept.pop(name).expires + REMEMBERED_S
-        for name in [name for name, until in self._ended.items() if until <= now]:
-            del self._ended[name]
+        for name, expired in self._due.pop_expired(now):
+            self._drop(*name)
+            self._ended[name] = expired + REMEMBERED_S
+            self._ended.move_to_end(name)
+        while self._ended:
+            oldest = next(iter(self._ended))
+            if len(self._ended) <= MAX_ENDED and self._ended[oldest] > now:
+                return
+            del self._ended[oldest]

@@ -45,7 +45,7 @@ class Concepts:
         Args:
             seen: the scene, with `concept_features`.
         """
-        texts = [self._text(run, prompt.text or VISUAL) for prompt, _ in prompts]
+        texts = [self._text(run, prompt.text, seen.scene.owner) for prompt, _ in prompts]
         rows = [{**text, **exemplars} for text, (_, exemplars) in zip(texts, prompts, strict=True)]
         inputs = {name: joined([row[name] for row in rows]) for name in rows[0]}
         inputs["features_x1"] = joined([seen.features["features_x1"]] * len(prompts))
@@ -75,11 +75,13 @@ class Concepts:
             return options.score_threshold
         return self._manifest.score_threshold
 
-    def _text(self, run: Run, text: str) -> Arrays:
+    def _text(self, run: Run, text: str, owner: str) -> Arrays:
+        """The features of a text, which are kept for its owner; of no text, those of exemplars alone."""
         if not self._has_texts:
             return self.texts.get_or_make(b"", lambda: run("visual_prompt"))
-        tokens = self._tokenize(text)
-        return self.texts.get_or_make(tokens.tobytes(), lambda: run("text_encoder", tokens=tokens))
+        tokens = self._tokenize(text or VISUAL)
+        key = (owner if text else "", tokens.tobytes())
+        return self.texts.get_or_make(key, lambda: run("text_encoder", tokens=tokens))
 
 
 def _mask_logits(run: Run, features: Arrays, decoded: Arrays, best: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -39,6 +39,8 @@ class Scene:
     pixels: NDArray[np.uint8] | None
     # `image_encoder`'s output, once it is there.
     embedding: NDArray[np.float32] | None = None
+    # Whose it is in the caches; empty: nobody's in particular.
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,11 @@ class Scenes:
         feature_bytes: int,
         shared: SharedEmbeddings | None = None,
     ) -> None:
-        """At most so many bytes of embeddings and of features are kept, the most recently used."""
+        """At most so many bytes of embeddings and of features are kept, the most recently used.
+
+        What is kept for one `owner` of images is not used for another: how long an answer takes would reveal
+        what others have sent.
+        """
         self._limits, self._shared = limits, shared
         self._image_size = image_size
         self._encoded = Cache[Encoded](embedding_bytes, lambda encoded: encoded.embedding.nbytes)
@@ -77,14 +83,14 @@ class Scenes:
         """Of its caches, by their names."""
         return {"embeddings": self._encoded.counts, "features": self._features.counts}
 
-    def open(self, data: bytes, run: Run) -> Scene:
+    def open(self, data: bytes, run: Run, owner: str = "") -> Scene:
         """The image of these bytes, decoded unless it was encoded before. Raises what `decode` raises."""
         name = image_id(data)
-        if (known := self._encoded.get(name)) is not None:
-            return Scene(name, known.width, known.height, None, known.embedding)
+        if (known := self._encoded.get((owner, name))) is not None:
+            return Scene(name, known.width, known.height, None, known.embedding, owner)
         with run.stage("decode"):
             picture = decode(data, self._limits, self._image_size)
-        return Scene(name, picture.width, picture.height, picture.pixels[np.newaxis])
+        return Scene(name, picture.width, picture.height, picture.pixels[np.newaxis], owner=owner)
 
     def encode(self, scene: Scene, run: Run) -> NDArray[np.float32]:
         """`image_encoder`'s output. The same image is encoded once, however many ask for it meanwhile."""
@@ -93,7 +99,7 @@ class Scenes:
             return Encoded(scene.width, scene.height, self._embedding(scene, run))
 
         if scene.embedding is None:
-            scene.embedding = self._encoded.get_or_make(scene.id, encoded).embedding
+            scene.embedding = self._encoded.get_or_make((scene.owner, scene.id), encoded).embedding
             scene.pixels = None
         return scene.embedding
 
@@ -103,10 +109,11 @@ class Scenes:
         if self._shared is None:
             return run("image_encoder", pixels=scene.pixels)["embedding"]
         with run.stage("shared_embedding"):
-            known = self._shared.get(scene.id)
+            known = self._shared.get(scene.id, scene.owner)
         if known is not None:
             return known
-        return self._shared.put(scene.id, run("image_encoder", pixels=scene.pixels)["embedding"])
+        embedding = run("image_encoder", pixels=scene.pixels)["embedding"]
+        return self._shared.put(scene.id, embedding, scene.owner)
 
     def see(self, scene: Scene, graph: str, run: Run) -> Seen:
         """The scene with the outputs of `graph`: `concept_features` or `interactive_features`."""
@@ -114,7 +121,7 @@ class Scenes:
         def features() -> Arrays:
             return run(graph, embedding=self.encode(scene, run))
 
-        return Seen(scene, self._features.get_or_make((graph, scene.id), features))
+        return Seen(scene, self._features.get_or_make((graph, scene.owner, scene.id), features))
 
 
 def nbytes_of(arrays: Arrays) -> int:

@@ -40,6 +40,7 @@ class Segmenter:
             settings.feature_cache_bytes,
             shared,
         )
+        self._shares_between_keys = settings.share_cache_between_keys
         self._concepts = Concepts(manifest, tokenize)
         self._objects = Objects(manifest)
 
@@ -55,17 +56,21 @@ class Segmenter:
         for index, prompt in enumerate(prompts):
             self._check_served(f"prompts[{index}]", prompt)
 
-    def encode(self, data: bytes, go_on: GoOn = lambda: None) -> tuple[Scene, dict[str, float]]:
+    def encode(
+        self, data: bytes, go_on: GoOn = lambda: None, owner: str = ""
+    ) -> tuple[Scene, dict[str, float]]:
         """Encode an image file, so that what follows on it is quick, and the milliseconds by stage.
 
-        Raises ServiceError as `segment` does.
+        `owner`: on whose behalf. Raises ServiceError as `segment` does.
         """
         run = Run(self._graphs, go_on)
-        scene = self._scenes.open(data, run)
+        scene = self._scenes.open(data, run, self._cached_for(owner))
         self._scenes.encode(scene, run)
         return scene, run.ms
 
-    def segment(self, request: pb.SegmentRequest, go_on: GoOn = lambda: None) -> pb.SegmentResponse:
+    def segment(
+        self, request: pb.SegmentRequest, go_on: GoOn = lambda: None, owner: str = ""
+    ) -> pb.SegmentResponse:
         """Answer a request that `prompts.check` and `check` passed and that brings its image's bytes.
 
         `timings_ms` has the stages `decode`, `shared_embedding` (asking for it), `prompts` (masks that were
@@ -73,7 +78,7 @@ class Segmenter:
         `payload_too_large`, `invalid_argument`; and what `go_on` raises.
         """
         run = Run(self._graphs, go_on)
-        scene = self._scenes.open(request.image.data, run)
+        scene = self._scenes.open(request.image.data, run, self._cached_for(owner))
         concepts = {
             index: exemplars.as_tensors(f"prompts[{index}]", prompt.exemplars, scene.width, scene.height)
             for index, prompt in enumerate(request.prompts)
@@ -96,6 +101,10 @@ class Segmenter:
                 answer.add(index, prompt.text, found[index])
         answer.response.timings_ms.update(run.ms)
         return answer.response
+
+    def _cached_for(self, owner: str) -> str:
+        """Whose the features are in the caches."""
+        return "" if self._shares_between_keys else owner
 
     def _check_served(self, path: str, prompt: pb.Prompt) -> None:
         if prompt.text and not clean(prompt.text):

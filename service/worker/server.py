@@ -28,6 +28,7 @@ from service.tracing import Tracing, open_tracing
 from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
 from service.worker.cores import on_cores
+from service.worker.decoder_process import DecoderProcesses
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
 from service.worker.segmenter import Segmenter
@@ -105,6 +106,7 @@ class Worker:
     images: ImageStore
     shared: SharedEmbeddings | None
     sessions: Sessions
+    decoders: DecoderProcesses
     tracing: Tracing
     # Kinds that are served.
     prompts: tuple[str, ...]
@@ -133,14 +135,15 @@ class Worker:
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
         sessions = Sessions(_open_sessions(settings), origin, settings)
+        decoders = DecoderProcesses(settings.max_video_decoders, telemetry.decoder_failed)
         tracker = Tracker(manifest, batcher, tokenize, settings)
         state = health.aio.HealthServicer()
         server = make_server(
             SegmentationServicer(manifest.variant, segmenter, lane, images, settings),
-            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), settings),
+            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), decoders, settings),
             VariantsServicer(describe(artifact, settings.max_queued + settings.concurrency)),
             state,
-            settings.max_body_bytes,
+            settings,
             tracing,
         )
         worker = cls(
@@ -153,6 +156,7 @@ class Worker:
             images,
             shared,
             sessions,
+            decoders,
             tracing,
             manifest.prompts,
             settings.drain_s,
@@ -171,7 +175,7 @@ class Worker:
 
     def _tell(self, telemetry: WorkerTelemetry, address: str) -> None:
         """Tell metrics, and whether it is ready, at the address, if it is any. Raises StartError."""
-        lane, hot = self.lane, self.sessions.hot
+        lane, hot, decoders = self.lane, self.sessions.hot, self.decoders
         for name, meaning, read in (
             ("worker_waiting_requests", "Requests whose turn has not come", lambda: lane.waiting),
             ("worker_running_requests", "Requests that are worked on", lambda: lane.running),
@@ -180,6 +184,7 @@ class Worker:
                 "Requests that came and are not answered yet: those above, and who waits for a frame before",
                 lambda: lane.requests,
             ),
+            ("decoder_processes", "Decoder processes that are running", lambda: decoders.running),
             ("hot_sessions", "Sessions that are at hand", lambda: len(hot)),
             ("hot_session_bytes", "What is kept of their objects", lambda: hot.nbytes),
         ):
@@ -219,6 +224,7 @@ class Worker:
         # Whoever watches our health never hangs up.
         await self.server.stop(None)
         await stopping
+        await self.decoders.close()
         self.lane.close()
         self.batcher.close()
         self.stop_telling()

@@ -1,6 +1,8 @@
 """Segmentation and Variants over gRPC: translate, call, translate."""
 
+import asyncio
 import functools
+import logging
 from typing import Any
 
 from model_store.artifact import Artifact
@@ -9,12 +11,14 @@ from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2_grpc
 from service.pb.efficientsam3.v1 import variants_pb2 as variants_pb
-from service.prompts import check, check_image_id, check_new_image, is_concept
-from service.rpc import owner_of
+from service.prompts import check, check_image_id, check_new_image, image_id, is_concept
+from service.rpc import announcing, owner_of
 from service.sessions.image_store import ImageStore
 from service.worker.lane import Lane, Ticket, Urgency
 from service.worker.scenes import Scene
 from service.worker.segmenter import Segmenter
+
+_LOG = logging.getLogger(__name__)
 
 
 class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
@@ -37,7 +41,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         # Whoever clicks looks at the picture.
         clicks = not any(map(is_concept, request.prompts))
         urgency = Urgency.INTERACTIVE if clicks else Urgency.USUAL
-        ticket = Ticket(context.time_remaining(), owner_of(context), urgency)
+        ticket = Ticket(context.time_remaining(), owner_of(context), urgency, announcing(context))
         check(request, self._limits)
         check_variant(request.variant, self._variant)
         check_source(request.image)
@@ -51,7 +55,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         self, request: pb.EncodeImageRequest, context: Any
     ) -> pb.EncodeImageResponse:
         """Check, queue, decode and encode; then keep the image's bytes."""
-        ticket = Ticket(context.time_remaining(), owner_of(context))
+        ticket = Ticket(context.time_remaining(), owner_of(context), announce=announcing(context))
         check_new_image(request, self._limits)
         check_variant(request.variant, self._variant)
         check_source(request.image)
@@ -78,14 +82,14 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
 
     def _compute(self, request: pb.SegmentRequest, ticket: Ticket) -> pb.SegmentResponse:
         queue_ms = ticket.begin()
-        response = self._segmenter.segment(request, ticket.go_on)
+        response = self._segmenter.segment(request, ticket.go_on, ticket.owner)
         response.timings_ms["queue"] = queue_ms
         response.timings_ms["total"] = ticket.waited_ms()
         return response
 
     def _encode(self, data: bytes, ticket: Ticket) -> tuple[Scene, dict[str, float]]:
         queue_ms = ticket.begin()
-        scene, stages_ms = self._segmenter.encode(data, ticket.go_on)
+        scene, stages_ms = self._segmenter.encode(data, ticket.go_on, ticket.owner)
         return scene, {**stages_ms, "queue": queue_ms}
 
 
@@ -140,8 +144,12 @@ def check_variant(asked: str, ours: str) -> None:
 
 
 async def kept_image(images: ImageStore, owner: str, id: str) -> bytes:
-    """The bytes of an image that was sent before. Raises `image_not_found`."""
+    """The bytes of an image that was sent before. Raises `image_not_found`, also for damaged bytes."""
     data = await images.get(owner, id)
+    if data is not None and await asyncio.to_thread(image_id, data) != id:
+        _LOG.warning("The kept image %s is damaged in the store of images and was deleted", id)
+        await images.delete(owner, id)
+        data = None
     if data is None:
         detail = f"image.id {id} is not kept here, or not any more: send the image again."
         raise ServiceError(Kind.IMAGE_NOT_FOUND, detail)

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from google.protobuf.message import DecodeError
+
 from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.state.v1 import session_pb2 as state_pb
@@ -25,6 +27,7 @@ from service.sessions.session_store import (
     Cursor,
     SessionStore,
     Stored,
+    corrupt,
 )
 from service.tracing import current
 from service.worker.hot_sessions import HotSessions, Key, Session
@@ -83,7 +86,10 @@ class Sessions:
         return session
 
     async def get(self, owner: str, id: str) -> Session:
-        """The session, claimed by this worker. Raises what the store does, and `artefact_mismatch`."""
+        """The session, claimed by this worker. Raises what the store does, and `artefact_mismatch`.
+
+        Raises `session_corrupt` too where a part of it is missing.
+        """
         key = owner, id
         if (session := self.hot.get(key)) is not None:
             return session
@@ -266,12 +272,17 @@ class Sessions:
         await self._store.restore(session.owner, session.id, session.claim, stored)
 
     def _read(self, owner: str, id: str, claim: Claim, stored: Stored) -> Session:
-        state, base = (state_of(stored.parts, self._origin, part) for part in (HEAD, BASE))
-        answers = {
-            int(name.partition(":")[2]): part
-            for name, part in stored.parts.items()
-            if name.startswith(answer_part(0)[:-1])
-        }
+        try:
+            state, base = (state_of(stored.parts, self._origin, part) for part in (HEAD, BASE))
+            answers = {
+                int(name.partition(":")[2]): part
+                for name, part in stored.parts.items()
+                if name.startswith(answer_part(0)[:-1])
+            }
+        except (KeyError, ValueError, DecodeError) as error:
+            raise corrupt(id) from error
+        if stored.cursor != START and stored.cursor.frame not in answers:
+            raise corrupt(id)
         expires = until(stored.left_s)
         return Session(owner, id, claim, stored.cursor, state, base, answers, stored.ttl_s, expires)
 

@@ -24,6 +24,7 @@ from model_store.artifact import Artifact
 from service.config import WorkerSettings
 from service.errors import ServiceError
 from service.pb.efficientsam3.state.v1 import embedding_pb2 as state_pb
+from service.sessions.checksum import seal, unseal
 from service.sessions.embedding_store import EmbeddingStore
 from service.telemetry import SharedCounts, service_version
 from service.worker.engines import Engine
@@ -82,12 +83,15 @@ class SharedEmbeddings:
         """Share from now on."""
         self._again = 0.0
 
-    def get(self, image: str) -> NDArray[np.float32] | None:
-        """The embedding of an image if the store has it and says so soon. From any thread but the loop's."""
+    def get(self, image: str, owner: str = "") -> NDArray[np.float32] | None:
+        """The embedding of an image if the store has it and says so soon. From any thread but the loop's.
+
+        `owner`: whose it is in the store; empty: nobody's in particular.
+        """
         if not self._may_ask():
             self._count("skipped")
             return None
-        asking = asyncio.run_coroutine_threadsafe(self._store.get(image), self._loop)
+        asking = asyncio.run_coroutine_threadsafe(self._store.get(_name(image, owner)), self._loop)
         try:
             data = asking.result(self._patience_s)
         except (ServiceError, TimeoutError) as error:
@@ -102,7 +106,7 @@ class SharedEmbeddings:
         self._count("damaged" if embedding is None else "hit")
         return embedding
 
-    def put(self, image: str, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    def put(self, image: str, embedding: NDArray[np.float32], owner: str = "") -> NDArray[np.float32]:
         """Have it written meanwhile, and get it as the others will: rounded. From any thread.
 
         What has numbers too large for half floats is not shared, and stays as it is.
@@ -113,7 +117,7 @@ class SharedEmbeddings:
         except FloatingPointError:
             return embedding
         rounded = half.astype(np.float32)
-        self._loop.call_soon_threadsafe(self._begin_write, image, half)
+        self._loop.call_soon_threadsafe(self._begin_write, image, half, owner)
         return rounded
 
     async def close(self) -> None:
@@ -123,21 +127,21 @@ class SharedEmbeddings:
             await asyncio.wait(self._writes)
         await self._store.close()
 
-    def _begin_write(self, image: str, half: NDArray[np.float16]) -> None:
+    def _begin_write(self, image: str, half: NDArray[np.float16], owner: str) -> None:
         if self._again:
             return
         if len(self._writes) >= _MOST_WRITES:
             self._count("dropped")
             return
-        task = self._loop.create_task(self._write(image, half))
+        task = self._loop.create_task(self._write(image, half, owner))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
-    async def _write(self, image: str, half: NDArray[np.float16]) -> None:
+    async def _write(self, image: str, half: NDArray[np.float16], owner: str) -> None:
         data = packed(image, half)
         try:
             async with asyncio.timeout(_WRITE_S):
-                await self._store.put(image, data)
+                await self._store.put(_name(image, owner), data)
         except (ServiceError, TimeoutError):
             # Whoever asks next finds out whether it is in reach: one that is full still answers.
             self._count("failed")
@@ -176,16 +180,23 @@ class SharedEmbeddings:
             self._counts[what] += by
 
 
+def _name(image: str, owner: str) -> str:
+    """What the store knows it by."""
+    return f"{owner}/{image}" if owner else image
+
+
 def packed(image: str, embedding: NDArray[np.float16]) -> bytes:
     """An embedding as the store keeps it."""
     kept = state_pb.Embedding(schema=SCHEMA, image=image, tensor=message_of(embedding))
-    return kept.SerializeToString()
+    return seal(image, kept.SerializeToString())
 
 
 def unpacked(data: bytes, image: str, shape: tuple[int | str, ...]) -> NDArray[np.float32] | None:
-    """The embedding; None where it is none of that image and shape."""
+    """The embedding; None where it is none of that image and shape, or any byte of it is damaged."""
+    if (message := unseal(image, data)) is None:
+        return None
     try:
-        kept = state_pb.Embedding.FromString(data)
+        kept = state_pb.Embedding.FromString(message)
         tensor = tensor_of(kept.tensor)
     except (DecodeError, ValueError):
         return None

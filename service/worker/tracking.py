@@ -1,20 +1,21 @@
 """Tracking over gRPC on a worker: translate, call, translate."""
 
-import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
+from service.fair_share import FairShare
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2_grpc
 from service.prompts import check_frame, check_open, check_session_id, check_stream, check_video
-from service.rpc import frame_error, owner_of, session_of, sessions_of
+from service.rpc import announcing, announcing_frame, frame_error, owner_of, session_of, sessions_of
 from service.sessions.image_store import ImageStore
 from service.tracing import current, ending, within
+from service.worker.decoder_process import DecoderProcesses
 from service.worker.hot_sessions import Session
 from service.worker.lane import Lane, Ticket, Urgency
 from service.worker.scenes import Seen
@@ -22,7 +23,10 @@ from service.worker.servicer import check_source, check_variant, kept_image
 from service.worker.sessions import VIDEO_ANSWERS, Sessions
 from service.worker.tracker.state import State
 from service.worker.tracker.tracker import Tracker
-from service.worker.videos import frames_of, open_video
+from service.worker.videos import Video, open_video
+
+# Nobody knows when one of the videos ends.
+_VIDEO_RETRY_S = 5.0
 
 
 class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
@@ -34,11 +38,15 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         tracker: Tracker,
         lane: Lane,
         stores: tuple[Sessions, ImageStore],
+        decoders: DecoderProcesses,
         settings: WorkerSettings,
     ) -> None:
         self._variant, self._tracker, self._lane = variant, tracker, lane
         self._sessions, self._images = stores
+        self._decoders = decoders
         self._settings = settings
+        # Videos under way, by owner.
+        self._videos = FairShare()
 
     async def Track(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.TrackRequest], context: Any
@@ -63,23 +71,43 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         owner = owner_of(context)
         check_video(request, self._settings)
         self._tracker.check(pb.Frame(prompts=[asked.prompt for asked in request.prompts]))
-        with (
-            self._lane.request(),
-            await asyncio.to_thread(open_video, request.video, self._settings) as video,
-        ):
-            if not request.open.session and not request.open.HasField("frames_total") and video.frames:
-                request.open.frames_total = video.frames
-            session = await self._open(request.open, context)
-            yield pb.TrackResponse(opened=described(session, self._variant))
-            async for frame in frames_of(video, request):
+        with self._video_place(owner), self._lane.request():
+            async with (
+                open_video(self._decoders, request, self._settings, owner) as video,
+                aclosing(self._follow_video(request, video, owner, context)) as responses,
+            ):
+                async for response in responses:
+                    yield response
+
+    async def _follow_video(
+        self, request: pb.TrackVideoRequest, video: Video, owner: str, context: Any
+    ) -> AsyncGenerator[pb.TrackResponse, None]:
+        if not request.open.session and not request.open.HasField("frames_total") and video.frames:
+            request.open.frames_total = video.frames
+        session = await self._open(request.open, context)
+        yield pb.TrackResponse(opened=described(session, self._variant))
+        async with aclosing(video.frames_of(request)) as frames:
+            async for frame in frames:
                 try:
                     with _part("frame"):
-                        ticket = Ticket(context.time_remaining(), owner, Urgency.BULK)
+                        announce = announcing_frame(context, frame.frame)
+                        ticket = Ticket(context.time_remaining(), owner, Urgency.BULK, announce)
                         answer = await self._follow(owner, session.id, frame, ticket, VIDEO_ANSWERS)
                 except ServiceError as error:
                     yield pb.TrackResponse(error=frame_error(frame.frame, error))
                     return
                 yield pb.TrackResponse(frame=answer)
+
+    @contextmanager
+    def _video_place(self, owner: str) -> Iterator[None]:
+        """Count one more video during the block. Raises `overloaded`."""
+        limit = self._settings.max_videos
+        if not self._videos.has_room(owner, limit):
+            self._lane.count_refused_video()
+            detail = f"This worker tracks {self._videos.total} videos; the limit is {limit}."
+            raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=_VIDEO_RETRY_S)
+        with self._videos.hold(owner):
+            yield
 
     async def OpenSession(self, request: pb.OpenSessionRequest, context: Any) -> pb.Session:  # noqa: N802
         """A new session."""
@@ -93,7 +121,8 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
     async def AddFrame(self, request: pb.AddFrameRequest, context: Any) -> pb.FrameAnswer:  # noqa: N802
         """The next frame, or the last one again."""
         check_session_id(request.session)
-        return await self._add(owner_of(context), request.session, request.frame, context.time_remaining())
+        ticket = Ticket(context.time_remaining(), owner_of(context), Urgency.INTERACTIVE, announcing(context))
+        return await self._add(request.session, request.frame, ticket)
 
     async def GetSession(self, request: pb.SessionRequest, context: Any) -> pb.Session:  # noqa: N802
         """Where the session stands."""
@@ -132,17 +161,17 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         """A frame's answer, or why there is none."""
         try:
             with _part("frame"):
-                return pb.TrackResponse(frame=await self._add(owner, id, frame, None))
+                ticket = Ticket(None, owner, Urgency.INTERACTIVE)
+                return pb.TrackResponse(frame=await self._add(id, frame, ticket))
         except ServiceError as error:
             return pb.TrackResponse(error=frame_error(frame.frame, error))
 
-    async def _add(self, owner: str, id: str, frame: pb.Frame, left_s: float | None) -> pb.FrameAnswer:
-        ticket = Ticket(left_s, owner, Urgency.INTERACTIVE)
+    async def _add(self, id: str, frame: pb.Frame, ticket: Ticket) -> pb.FrameAnswer:
         check_frame(frame, self._settings)
         self._tracker.check(frame)
         if frame.HasField("image"):
             check_source(frame.image)
-        return await self._follow(owner, id, frame, ticket)
+        return await self._follow(ticket.owner, id, frame, ticket)
 
     async def _follow(
         self, owner: str, id: str, frame: pb.Frame, ticket: Ticket, keep: int = 0
@@ -169,7 +198,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         self, frame: pb.Frame, state: State, seen: Seen | None, ticket: Ticket
     ) -> tuple[State, pb.FrameAnswer, Seen]:
         queue_ms = ticket.begin()
-        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on)
+        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on, ticket.owner)
         answer.timings_ms["queue"] = queue_ms
         answer.timings_ms["total"] = ticket.waited_ms()
         return after, answer, seen

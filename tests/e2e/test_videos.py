@@ -153,5 +153,5 @@ def test_a_damaged_video_says_so_in_its_last_line(lasting: Serving, clip: bytes)
     begin, end = clip.index(b"mdat") + 4, clip.index(b"moov") - 4
     half = (begin + end) // 2
     _, lines = tracked(lasting, clip[:half] + bytes(end - half) + clip[end:], prompts=[CLICK])
-    assert (lines[-1]["type"], lines[-1]["frame"]) == ("/problems/unsupported_image", len(lines) - 1)
+    assert (lines[-1]["type"], lines[-1]["frame"]) == ("/problems/unsupported_video", len(lines) - 1)
     assert "video is damaged" in lines[-1]["detail"]

@@ -17,9 +17,15 @@ from PIL import Image
 
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
-from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2, variants_pb2_grpc
+from service.pb.efficientsam3.v1 import (
+    segmentation_pb2_grpc,
+    tracking_pb2_grpc,
+    variants_pb2,
+    variants_pb2_grpc,
+)
 from service.prompts import image_id
 from service.rpc import ErrorsAsStatuses, owner_of
+from tests.gateway.fake_tracking import FakeTracking
 
 # 6 x 4 pixels, the left half foreground.
 _HALF = Image.new("L", (6, 4))
@@ -64,6 +70,7 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         self.failure: ServiceError | None = None
         # Requests that it says it takes at once; 0: it does not say.
         self.capacity = 0
+        self.tracking = FakeTracking()
         self._server: grpc.aio.Server | None = None
 
     async def start(self, serving: bool = True) -> None:
@@ -71,6 +78,7 @@ class FakeWorker(segmentation_pb2_grpc.SegmentationServicer, variants_pb2_grpc.V
         self._server = grpc.aio.server(interceptors=(ErrorsAsStatuses(),), options=options)
         segmentation_pb2_grpc.add_SegmentationServicer_to_server(self, self._server)
         variants_pb2_grpc.add_VariantsServicer_to_server(self, self._server)
+        tracking_pb2_grpc.add_TrackingServicer_to_server(self.tracking, self._server)
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         self._server.add_insecure_port(self.address)

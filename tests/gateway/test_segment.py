@@ -423,7 +423,7 @@ def _post_and_leave(house: House, worker: FakeWorker) -> None:
     import socket
 
     body = json.dumps({**TRUCK, "image": {"base64": BASE64}}).encode()
-    lines = ("POST /v1/segment HTTP/1.1", "Host: x", "Content-Type: application/json")
+    lines = ("POST /v1/segment HTTP/1.1", "Host: localhost", "Content-Type: application/json")
     head = "\r\n".join((*lines, f"Content-Length: {len(body)}", "", ""))
     with socket.create_connection(("127.0.0.1", house.gateway.http_port)) as connection:
         connection.sendall(head.encode() + body)

@@ -177,3 +177,19 @@ def test_without_redis_each_gateway_counts_alone_and_says_so_once(
     assert len(told) == 2
     assert "does not answer" in told[0] and "by each gateway alone" in told[0]
     assert "in Redis again" in told[1]
+
+
+@pytest.mark.parametrize("damaged", ["", "nan", "inf", "-1e300", "1e300", "0x7f", "no number", "\x00\xff"])
+def test_a_damaged_count_in_redis_is_counted_anew(redis_server: RedisServer, damaged: str) -> None:
+    async def scenario() -> None:
+        quotas = RedisQuotas(redis_server.url)
+        try:
+            assert await quotas.spend("a", 0.01, 2) == 0.0
+            async with redis.asyncio.Redis.from_url(redis_server.url) as client:
+                assert await client.set(f"{PREFIX}a}}:rate", damaged, keepttl=True)
+            assert await quotas.spend("a", 0.01, 2) == 0.0
+            assert 0.0 < await quotas.spend("a", 0.01, 2) <= 200.0
+        finally:
+            await quotas.close()
+
+    asyncio.run(scenario())

@@ -203,3 +203,25 @@ def test_without_its_redis_a_worker_says_so_and_answers_what_brings_its_image(
             assert (await client.segment(asking())).results
 
     run(scenario())
+
+
+@pytest.mark.parametrize("index", [0, len(PICTURE) // 2, len(PICTURE) - 1])
+def test_a_kept_image_with_a_damaged_byte_is_not_kept(
+    start: Start, redis_server: RedisServer, index: int
+) -> None:
+    async def scenario() -> None:
+        async with start(redis_url=redis_server.url) as client:
+            images = Images(client)
+            await images.encode()
+            found = (await images.segment()).results
+            with redis_server.client() as store:
+                (key,) = store.keys("efficientsam3:image:*")
+                whole = store.get(key)
+                assert whole == PICTURE
+                store.set(key, whole[:index] + bytes([whole[index] ^ 4]) + whole[index + 1 :])
+                assert "send the image again" in await refused(images.segment(), Kind.IMAGE_NOT_FOUND)
+                assert not store.exists(key)
+            await images.encode()
+            assert (await images.segment()).results == found
+
+    run(scenario())

@@ -19,8 +19,9 @@ from service.worker.tracker.state import Origin, State
 from tests.redis_server import RedisServer
 
 FRAMES = 24
-# Beside its numbers a part has the shape of its tensor; Redis rounds every value up to a size that it has.
-HEADER_BYTES, ROUNDED_UP = 16, 1.25
+# Beside its numbers a part has its checksum and the shape of its tensor; Redis rounds every value up to a size that it
+# has.
+HEADER_BYTES, ROUNDED_UP = 32, 1.25
 
 
 def full_size(kind: str) -> Memory:

@@ -131,6 +131,7 @@ DAMAGE: dict[str, Callable[[bytes, str], bytes]] = {
     "cut short": lambda data, image: data[:-1],
     "another image's": lambda data, image: packed(OTHER, VALUES.astype(np.float16)),
     "of another shape": lambda data, image: packed(image, np.zeros((1, 4), np.float16)),
+    "of another value": lambda data, image: data[:-1] + bytes([data[-1] ^ 1]),
     "of another schema": lambda data, image: b"\x08\x02" + data.removeprefix(b"\x08\x01"),
 }
 

@@ -6,7 +6,12 @@
 -- Gives the milliseconds until there is a token, as text; "0" where one was taken.
 local left = redis.call('PTTL', KEYS[1])
 if left > 0 then
-  left = math.max(0, left - redis.call('GET', KEYS[1]))
+  local part = tonumber(redis.call('GET', KEYS[1]))
+  -- A damaged value counts as 0.
+  if not part or not (part >= 0 and part < 1) then
+    part = 0
+  end
+  left = math.max(0, left - part)
 else
   left = 0
 end

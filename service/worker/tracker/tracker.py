@@ -88,7 +88,12 @@ class Tracker:
                 raise ServiceError(Kind.UNSUPPORTED_PROMPT, detail)
 
     def answer(
-        self, frame: pb.Frame, state: State, seen: Seen | None, go_on: GoOn = lambda: None
+        self,
+        frame: pb.Frame,
+        state: State,
+        seen: Seen | None,
+        go_on: GoOn = lambda: None,
+        owner: str = "",
     ) -> tuple[State, pb.FrameAnswer, Seen]:
         """The state after the frame, its answer, and the frame as it was seen.
 
@@ -97,6 +102,7 @@ class Tracker:
         Args:
             frame: one that `prompts.check_frame` and `check` passed, with its image's bytes, if any.
             seen: the frame that is corrected, if it is known; looked at where no image is sent.
+            owner: the session's, with whom alone it shares what is computed of an image or a text.
 
         Raises ServiceError: `image_required`, `unsupported_image`, `payload_too_large`, `invalid_argument`;
         and what `go_on` raises.
@@ -104,7 +110,8 @@ class Tracker:
         assert self._frames is not None, "see `check`"
         run = Run(self._graphs, go_on)
         if frame.HasField("image"):
-            scene = self._scenes.open(frame.image.data, run)
+            cached_for = "" if self._settings.share_cache_between_keys else owner
+            scene = self._scenes.open(frame.image.data, run, cached_for)
             seen = self._scenes.see(scene, "interactive_features", run)
         if seen is None:
             detail = f"The image of frame {frame.frame} is not known here any more: send it again."

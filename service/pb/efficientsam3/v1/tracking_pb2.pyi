@@ -52,24 +52,30 @@ class TrackResponse(_message.Message):
     OPENED_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___Session: ...
     @_builtins.property
     def frame(self) -> Global___FrameAnswer: ...
     @_builtins.property
     def error(self) -> Global___FrameError: ...
+    @_builtins.property
+    def begun(self) -> Global___FrameBegun:
+        """Sent by a worker to a gateway that asks for it (metadata `x-announce`); never sent to clients."""
+
     def __init__(
         self,
         *,
         opened: Global___Session | None = ...,
         frame: Global___FrameAnswer | None = ...,
         error: Global___FrameError | None = ...,
+        begun: Global___FrameBegun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "frame", b"frame", "opened", b"opened", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "error", b"error", "frame", b"frame", "opened", b"opened", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "frame", b"frame", "opened", b"opened", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "error", b"error", "frame", b"frame", "opened", b"opened", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["opened", "frame", "error"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["opened", "frame", "error", "begun"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -576,6 +582,28 @@ class TrackedObject(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
 
 Global___TrackedObject: _TypeAlias = TrackedObject  # noqa: Y015
+
+@_typing.final
+class FrameBegun(_message.Message):
+    """The worker has begun to compute a frame of a video."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_FIELD_NUMBER: _builtins.int
+    frame: _builtins.int
+    """Index of the frame, from 0."""
+    def __init__(
+        self,
+        *,
+        frame: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FrameBegun: _TypeAlias = FrameBegun  # noqa: Y015
 
 @_typing.final
 class FrameError(_message.Message):
