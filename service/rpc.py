@@ -44,6 +44,8 @@ SESSIONS_KEY = "x-sessions"
 ANNOUNCE_KEY = "x-announce"
 BEGUN_KEY = "x-begun"
 
+_BROKEN = "Internal error from Core"
+
 GIVEN_UP = "The server gave up the call before it was answered."
 
 # The id of the request that the current task works for; empty outside a request.
@@ -336,6 +338,9 @@ async def _telling(method: str, begin: _Begin, context: Any) -> AsyncIterator[No
                 raise
             # Only something awaited was cancelled: gRPC would leave the caller without any answer.
             await abort(context, ServiceError(Kind.UNAVAILABLE, GIVEN_UP))
+        except grpc.aio.InternalError:
+            # gRPC could not send: the peer went away in the middle of a message.
+            await abort(context, ServiceError(Kind.UNAVAILABLE, GIVEN_UP))
         except Exception:
             _LOG.exception("%s failed, request %s", method, REQUEST_ID.get())
             await abort(context, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL))
@@ -376,10 +381,17 @@ def _retry_after_s(info: error_details_pb2.ErrorInfo) -> float | None:
         return None
 
 
+def is_broken(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether gRPC itself ended the call, since the connection broke while it sent a message."""
+    return error.code() is grpc.StatusCode.INTERNAL and error.details() == _BROKEN
+
+
 def _guessed(error: grpc.RpcError) -> ServiceError:
     """For statuses without ErrorInfo, which come from gRPC itself: what they mean for the request."""
     code = error.code() if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)) else None
     details = error.details() or "" if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)) else ""
+    if isinstance(error, grpc.aio.AioRpcError) and is_broken(error):
+        code = grpc.StatusCode.UNAVAILABLE
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return ServiceError(Kind.UNAVAILABLE, "The server cannot be reached, or went away.")

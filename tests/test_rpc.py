@@ -152,6 +152,22 @@ def test_a_call_whose_work_is_cancelled_is_unavailable() -> None:
     assert error.kind == Kind.UNAVAILABLE
 
 
+def test_a_caller_that_went_away_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """What gRPC raises when it cannot send to a caller whose connection broke."""
+    error, _ = _failure(_raising(grpc.aio.InternalError('Failed "execute_batch"')))
+    assert error.kind == Kind.UNAVAILABLE and "Traceback" not in caplog.text
+
+
+def test_a_call_whose_connection_breaks_while_it_sends_is_unavailable() -> None:
+    none = grpc.aio.Metadata()
+    broken, other = (
+        grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, none, none, details)
+        for details in ("Internal error from Core", "Something else")
+    )
+    assert from_rpc_error(broken).kind == Kind.UNAVAILABLE
+    assert from_rpc_error(other).kind == Kind.INTERNAL
+
+
 def test_a_bare_rpc_error_is_internal() -> None:
     error = from_rpc_error(grpc.RpcError("odd"))
     assert (error.kind, error.detail) == (Kind.INTERNAL, INTERNAL_DETAIL)

@@ -21,7 +21,7 @@ from service.pb.efficientsam3.v1 import (
     variants_pb2_grpc,
 )
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
-from service.rpc import REQUEST_ID_KEY, from_rpc_error, told
+from service.rpc import REQUEST_ID_KEY, from_rpc_error, is_broken, told
 
 if TYPE_CHECKING:
     from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationAsyncStub
@@ -203,7 +203,7 @@ def _telling(server: Server) -> Iterator[None]:
 
 def _guessed(error: grpc.aio.AioRpcError, server: Server) -> ServiceError:
     """For statuses that are not our service's: what they mean for the request."""
-    match error.code():
+    match grpc.StatusCode.UNAVAILABLE if is_broken(error) else error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             details = error.details() or ""
             return nobody(server.address, details, begun=_UNCONNECTED not in details)

@@ -29,6 +29,7 @@ from service.rpc import (
     SESSION_KEY,
     SESSIONS_KEY,
     from_rpc_error,
+    is_broken,
     told,
 )
 from service.rpc_server import SEGMENTATION
@@ -277,7 +278,8 @@ class Worker:
 async def _meant(asked: grpc.aio.Call, failure: grpc.aio.AioRpcError) -> ServiceError:
     """Return what a failed call means for its request."""
     stopped = _STOPPED in (failure.details() or "")
-    if failure.code() is grpc.StatusCode.UNAVAILABLE and told(failure) is None and not stopped:
+    lost = failure.code() is grpc.StatusCode.UNAVAILABLE or is_broken(failure)
+    if lost and told(failure) is None and not stopped:
         return WorkerLostError(begun=await _begun(asked))
     return from_rpc_error(failure)
 

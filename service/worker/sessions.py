@@ -249,7 +249,19 @@ class Sessions:
             await self._restore(session)
 
     async def _restore(self, session: Session) -> None:
-        """The store lost what this worker, whose claim is the newest, has written: write all of it."""
+        """Write the whole session again, after the store lost what this worker has written.
+
+        Raises ClaimLostError if the session goes on elsewhere: with its claims, the store may have lost which
+        worker is the newest, so that another one has answered frames since.
+        """
+        try:
+            stands = await self._store.look(session.owner, session.id)
+        except ServiceError as error:
+            if error.kind is Kind.STORE_UNAVAILABLE:
+                raise
+        else:
+            if stands.cursor >= session.cursor:
+                raise ClaimLostError(session.id)
         parts = {
             HEAD: head_of(session.state),
             BASE: head_of(session.base),
