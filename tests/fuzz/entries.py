@@ -155,7 +155,7 @@ def _table() -> tuple[Entry, ...]:
         Entry(
             "session.stream",
             "websocket",
-            ("WS /v1/sessions/{id}/stream",),
+            ("WS /v1/sessions/{id}/stream", "WS /{path:path}"),
             bodies.valid_streams,
             st.deferred(bodies.streams),
             4,

@@ -15,6 +15,7 @@ _UNAVAILABLE = {str(Kind.UNAVAILABLE), str(Kind.STORE_UNAVAILABLE), str(Kind.OVE
 
 # Of the parser, which refuses what is no HTTP at all before our code sees it.
 _NO_HTTP = b"Invalid HTTP request received."
+_FILES = ("GET /page/", "GET / ", "GET /static-offline-docs/")
 
 _LEAKS = re.compile(
     r"""
@@ -55,6 +56,9 @@ def judge(case: Case, outcome: Outcome, *, deadlined: bool) -> Finding | None:
         return None
     if case.entry.startswith("raw."):
         return _leak(case, outcome.body.decode("latin-1")[:2000]) if outcome.status == 400 else None
+    if outcome.status in (400, 416) and f"{case.target} ".startswith(_FILES):
+        # Refusals of ranges are the file server's; the page is no part of the API.
+        return _leak(case, outcome.body.decode("latin-1")[:2000])
     for problem in outcome.problems:
         if found := _judge_problem(case, outcome, problem, deadlined):
             return found

@@ -13,6 +13,7 @@ import asyncio
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -110,6 +111,9 @@ def _besiege(served: Served, kind: str, options: argparse.Namespace) -> Clicks:
             clicks.hostile = outcomes.get(timeout=_CLICK_TIMEOUT_S)
         attackers.kill()
     clicks.deaths = len(set(before) - set(served.workers))
+    # One that is still busy with what was sent to it would not hear SIGTERM for minutes.
+    for process in (served.gateway, *served.workers):
+        os.kill(process, signal.SIGKILL)
     return clicks
 
 
