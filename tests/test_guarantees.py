@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
 FIELDS = {**GatewaySettings.model_fields, **WorkerSettings.model_fields}
 # Names of settings that bound what a client can take.
-_BOUNDS = re.compile(r"(max_|default_deadline).*|.*(_bytes|_ttl_s)|drain_s|concurrency|infer_requests")
+_BOUNDS = re.compile(
+    r"(max_|default_deadline).*|.*(_bytes|_ttl_s|_timeout_s|_idle_s|_cpu_s|_per_s)|drain_s|concurrency|infer_requests"
+)
 
 
 def named_tests(text: str) -> list[str]:

@@ -9,7 +9,15 @@ from service.config import Limits
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
-from service.prompts import check, check_image_id, check_new_image, check_open, image_id, is_concept
+from service.prompts import (
+    check,
+    check_image_id,
+    check_new_image,
+    check_open,
+    check_video,
+    image_id,
+    is_concept,
+)
 
 LIMITS = Limits(
     max_body_bytes=20_000,
@@ -196,3 +204,19 @@ def test_what_opens_no_session_is_named(asked: tracking_pb.OpenSessionRequest, s
         check_open(asked, LIMITS)
     assert error.value.kind is Kind.INVALID_ARGUMENT and says in error.value.detail
     check_open(_open(score_threshold=1.0, confirm_frames=60), LIMITS)
+
+
+def test_a_videos_prompts_and_the_points_of_all_rings_are_bounded() -> None:
+    limits = Limits(max_video_prompts=2, max_mask_points=5)
+    shown = [tracking_pb.VideoPrompt(frame=index, prompt={"box": BOX}) for index in range(3)]
+    check_video(tracking_pb.TrackVideoRequest(video=b"bytes", prompts=shown[:2]), limits)
+    triangle = mask(polygon=pb.Polygon(rings=[pb.Ring(xy=[0, 0, 1, 0, 1, 1])]))
+    check(triangle, limits)
+    two = pb.SegmentRequest(image=IMAGE, prompts=[*triangle.prompts, *triangle.prompts])
+    for ask, says in (
+        (lambda: check_video(tracking_pb.TrackVideoRequest(video=b"v", prompts=shown), limits), "limit is 2"),
+        (lambda: check(two, limits), "6 points in all; the limit is 5"),
+    ):
+        with pytest.raises(ServiceError) as refused:
+            ask()
+        assert refused.value.kind == Kind.PAYLOAD_TOO_LARGE and says in refused.value.detail

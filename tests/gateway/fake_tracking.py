@@ -22,6 +22,10 @@ class FakeTracking(tracking_pb2_grpc.TrackingServicer):
         self.under_way = 0
         self.answered = 0
 
+    async def OpenSession(self, request: pb.OpenSessionRequest, context: Any) -> pb.Session:
+        """A session that has no frames."""
+        return pb.Session(session=session_of(context), variant="demo")
+
     async def TrackVideo(self, request: pb.TrackVideoRequest, context: Any) -> AsyncIterator[pb.TrackResponse]:
         endless = request.video == ENDLESS
         self.under_way += 1
