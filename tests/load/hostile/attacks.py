@@ -162,8 +162,9 @@ async def _stream_flood(siege: Siege, index: int) -> None:
 
 
 async def _drop(reader: asyncio.StreamReader) -> None:
-    while await reader.read(65536):
-        pass
+    with suppress(ConnectionError):
+        while await reader.read(65536):
+            pass
 
 
 async def _call(siege: Siege, message: bytes) -> None:
