@@ -66,17 +66,31 @@ def _safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.name} cannot be read: {error}") from error
 
 
-def _spoilt(path: Path) -> str | None:
-    """The first record of a zip file whose bytes are not those that were written; torch does not look."""
+def _check_zip(path: Path) -> None:
+    """Check every record of a zip file, which torch does not.
+
+    Raises:
+        CheckpointError: a record is compressed, records overlap, or one's bytes are not those that were written.
+    """
+    size = path.stat().st_size
     with zipfile.ZipFile(path) as file:
-        return file.testzip()
+        records = file.infolist()
+        # torch.save compresses nothing, so that a file can never hold more than its own size.
+        packed = [record.filename for record in records if record.compress_type != zipfile.ZIP_STORED]
+        if packed or sum(record.file_size for record in records) > size:
+            raise CheckpointError(
+                f"{path.name} is refused: it unpacks to more than its {size} bytes, "
+                "which no file that torch.save wrote does"
+            )
+        if spoilt := file.testzip():
+            raise CheckpointError(f"{path.name} is damaged: the checksum of {spoilt} in it is wrong")
 
 
 def _pickled(path: Path) -> dict[str, Any]:
     try:
         is_zip = zipfile.is_zipfile(path)
-        if is_zip and (spoilt := _spoilt(path)):
-            raise CheckpointError(f"{path.name} is damaged: the checksum of {spoilt} in it is wrong")
+        if is_zip:
+            _check_zip(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except CheckpointError:
         raise

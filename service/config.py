@@ -124,11 +124,6 @@ class Limits(_Settings):
     """Pixels of one image, read from its header before anything is decoded."""
     max_image_side: PositiveInt = 32_768
     """Pixels of an image's longer side."""
-    image_formats: Annotated[list[ImageFormat], Field(min_length=1)] = Field(
-        default_factory=lambda: ["jpeg", "png", "webp", "tiff", "gif"]
-    )
-    """Formats of images that are decoded, `["jpeg", "png"]`; others are refused as `unsupported_image`. Masks
-    may be sent as PNG whatever it says."""
     max_prompts: Entries = 32
     """Prompts of one request."""
     max_video_prompts: Entries = 1_024
@@ -285,6 +280,12 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     """Seconds that opening a video, or decoding one frame, may take."""
     drain_s: NonNegativeFloat = 30.0
     """How long a stopping worker goes on with the requests it has."""
+    image_formats: Annotated[list[ImageFormat], Field(min_length=1)] = ["jpeg", "png", "webp", "tiff", "gif"]
+    """Formats of images that clients may send, `["jpeg", "png"]`; others are rejected as `unsupported_image`.
+    Masks may be PNG files whatever it says."""
+    max_decoding_pixels: PositiveInt = 100_000_000
+    """Pixels of images and mask prompts that are decoded at once, some 4 bytes each. Requests with more wait;
+    one that is larger is decoded while no other large one is. A quarter is set apart for small images."""
 
 
 class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSettings):

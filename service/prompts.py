@@ -20,6 +20,8 @@ DEFAULT_MAX_SEGMENTS = 100
 # What JSON's numbers hold exactly, with room for the ids that follow.
 MAX_OBJECT_ID = 2**52
 MAX_CONFIRM_FRAMES = 60
+MAX_RLE_CHARS = 4 * 1024 * 1024
+"""Characters of a mask's counts. Reading takes some 40 bytes for each; a mask of an object has thousands."""
 IMAGE_ID = r"sha256:[0-9a-f]{64}"
 _IMAGE_ID = re.compile(IMAGE_ID)
 # The variant and the artefact, which tell a gateway whom to ask, and what nobody can guess.
@@ -264,6 +266,11 @@ def _check_mask(path: str, mask: pb.Mask, limits: Limits) -> None:
         raise _too_large(f"{shape} has a side over the limit of {limits.max_image_side:,} pixels.")
     if mask.height * mask.width > limits.max_image_pixels:
         raise _too_large(f"{shape} is over the limit of {limits.max_image_pixels:,} pixels.")
+    if encoding == "rle" and len(mask.rle) > MAX_RLE_CHARS:
+        raise _too_large(
+            f"{path}.counts has {len(mask.rle):,} characters; the limit is {MAX_RLE_CHARS:,}. "
+            "Send a smaller mask: it stands for the whole image whatever its size."
+        )
     if encoding == "logits" and len(mask.logits) != 2 * mask.height * mask.width:
         raise _invalid(f"{path}.logits has {len(mask.logits):,} bytes; {shape} needs 2 per value.")
     for index, ring in enumerate(mask.polygon.rings):

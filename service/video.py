@@ -56,6 +56,10 @@ class FrameTooLargeError(VideoError):
     """A video whose frames have more pixels than are allowed."""
 
 
+class DamagedFrameError(VideoError):
+    """A video with a frame that cannot be decoded."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrameLimits:
     """The largest frames that are decoded, pixels."""
@@ -138,7 +142,7 @@ class Video:
                 except MemoryError:
                     raise
                 except (FFmpegError, ValueError) as error:
-                    raise VideoError(f"{self._name} is damaged at frame {index:,}") from error
+                    raise DamagedFrameError(f"{self._name} is damaged at frame {index:,}") from error
             if picture is None:
                 return
             yield picture

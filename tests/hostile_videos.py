@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import av
@@ -48,6 +48,25 @@ def unknown_codec(video: bytes) -> bytes:
     return video.replace(b"avc1", b"zzz9")
 
 
+def many_frames(video: bytes) -> bytes:
+    """The MP4 of `written`, whose header states more frames than 32 bits can count."""
+    begin = video.index(b"stts") - 4
+    (size,) = struct.unpack_from(">I", video, begin)
+    box = struct.pack(">4sII", b"stts", 0, 4) + struct.pack(">II", 2**31 - 2, 1) * 4
+    box = struct.pack(">I", len(box) + 4) + box
+    return _replaced(video, begin, begin + size, box, (b"moov", b"trak", b"mdia", b"minf", b"stbl"))
+
+
+def _replaced(video: bytes, begin: int, end: int, box: bytes, parents: Sequence[bytes]) -> bytes:
+    """The MP4 with another box instead of the bytes from `begin` to `end`, inside the parents."""
+    before = bytearray(video[:begin])
+    for name in parents:
+        at = before.rindex(name) - 4
+        (size,) = struct.unpack_from(">I", before, at)
+        struct.pack_into(">I", before, at, size + len(box) - (end - begin))
+    return bytes(before) + box + video[end:]
+
+
 def encrypted() -> bytes:
     """An MP4 whose samples are encrypted."""
     key, id = "76a6c65c5ea762046bd749a2e632ccbb", "a7e61c373e219033c21091fa607bf3b8"
@@ -69,16 +88,10 @@ def referring(video: bytes, other: Path) -> bytes:
     entry = bytes(4) + bytes(alias) + records
     entry = struct.pack(">I4s", len(entry) + 8, b"alis") + entry
     begin = video.index(b"url \0\0\0\1") - 4
-    grown = len(entry) - 12
-    before, after = bytearray(video[:begin]), video[begin + 12 :]
-    for name in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
-        at = before.rindex(name) - 4
-        (size,) = struct.unpack_from(">I", before, at)
-        struct.pack_into(">I", before, at, size + grown)
     first, last = video.index(b"mdat") + 4, video.index(b"moov") - 4
-    assert last > first
-    before[first:last] = bytes(last - first)
-    return bytes(before) + entry + after
+    assert first < last < begin
+    blank = video[:first] + bytes(last - first) + video[last:]
+    return _replaced(blank, begin, begin + 12, entry, (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"))
 
 
 def playlists(address: str, path: str) -> Iterator[tuple[str, bytes]]:

@@ -141,7 +141,7 @@ class AsyncClient:
         mask_format: str = "rle",
         options: Mapping[str, Any] | None = None,
     ) -> AsyncVideo:
-        """Follow objects through a video file's bytes, MP4 or another that FFmpeg reads.
+        """Follow objects through a video file's bytes, MP4, MOV, Matroska, WebM, AVI or MPEG-TS.
 
         Each prompt has the index of its "frame", or is of the first. `session`: id of the one that this
         video began in, to go on with it from the index `first` on; else one is opened with what else is

@@ -5,10 +5,12 @@ was checked: no name is looked up twice. Redirects are followed by us, each chec
 """
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 
 import httpx
 
@@ -32,6 +34,7 @@ _MIN_PIECE_BYTES = 512
 # Each holds up to `max_bytes`.
 _MAX_AT_ONCE = 32
 _RESOLVING_THREADS = 8
+_NAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_-]{1,63}\.)*[a-z0-9-]{1,63}\.?")
 _HEADERS = {
     "Accept": "image/*",
     # What is compressed anyway is refused: a few bytes of it may stand for gigabytes.
@@ -115,7 +118,7 @@ class Fetcher:
         if port not in self._ports:
             raise _refused(f"only the ports {', '.join(map(str, sorted(self._ports)))} are taken")
         try:
-            addresses = await self._resolve(_host(url), port)
+            addresses = await self._resolve(_host(url), port) if _is_plain(_host(url)) else ()
         except (OSError, UnicodeError):
             addresses = ()
         if not addresses or not all(map(self._allowed, addresses)):
@@ -197,6 +200,17 @@ def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL:
     if not named:
         raise _refused("it names no host")
     return url
+
+
+def _is_plain(host: str) -> bool:
+    """Whether every parser and resolver reads `host` alike: no zone, no escape, no number but an address."""
+    if ":" in host or host.rstrip(".").rpartition(".")[2][:1].isdigit():
+        try:
+            ip_address(host)
+        except ValueError:
+            return False
+        return "%" not in host
+    return bool(_NAME.fullmatch(host))
 
 
 def _host(url: httpx.URL) -> str:

@@ -5,9 +5,12 @@ import math
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Mount, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from service.errors import Kind, ServiceError
 from service.gateway.call import Call
+from service.rpc import take_request_id
 
 MEDIA_TYPE = "application/problem+json"
 _DEFAULT_RETRY_S = 1.0
@@ -44,6 +47,18 @@ def install(app: FastAPI) -> None:
     """Answer ServiceErrors and the framework's refusals as problems."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _refusal)
+    # Without it the framework answers 403 without a body. It precedes mounts, which match WebSockets too.
+    app.router.routes.append(WebSocketRoute("/{path:path}", _no_stream))
+    app.router.routes.sort(key=lambda route: isinstance(route, Mount))
+
+
+async def _no_stream(socket: WebSocket) -> None:
+    """Refuse a WebSocket at an address that has none."""
+    detail = f"No WebSocket is served at {socket.url.path[:200]}; docs/api.md lists the addresses."
+    refused = problem(
+        ServiceError(Kind.NOT_FOUND, detail), take_request_id(socket.headers.get("x-request-id"))
+    )
+    await socket.send_denial_response(refused)
 
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:

@@ -4,8 +4,9 @@ from typing import Protocol
 
 
 class EmbeddingStore(Protocol):
-    """What workers have packed, by the image's id, or `OWNER/` and that. One per process, used from one event loop.
+    """What workers have packed, by the image's id. One per process, used from one event loop.
 
+    `image` is the id, or `OWNER/` and the id where it is kept for one owner alone.
     It may forget whatever it likes. All of it raises `store_unavailable` where the store is out of reach.
     """
 

@@ -1,8 +1,8 @@
 """Image embeddings kept in Redis: `embedding_store.EmbeddingStore`, shared by workers that compute alike.
 
 A key is `efficientsam3:embedding:ORIGIN:IMAGE`: the digest of what the values depend on beside the image, and
-the image's id, before which `OWNER/` stands where it is computed for one owner alone. Nothing is done with two
-of them at once, so that a cluster may spread them over its slots.
+the image's id, before which `OWNER/` stands where it is computed for one owner alone. Nothing is done with
+two of them at once, so that a cluster may spread them over its slots.
 """
 
 from service.sessions.redis_store import connect, in_reach

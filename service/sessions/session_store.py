@@ -183,7 +183,7 @@ class MemorySessions:
 
     async def admit(self, owner: str, id: str, most: int) -> None:
         self._drop_expired()
-        others = self._ids.get(owner, set[str]())
+        others: set[str] = self._ids.get(owner, set())
         check_count(len(others) - (id in others), most)
 
     async def create(self, owner: str, id: str, ttl_s: float, parts: Parts) -> Claim:

@@ -24,6 +24,8 @@ from typing import Any
 # A message is a tag, the size of its payload and the payload.
 HEADER = struct.Struct(">cQ")
 READY, RESULT, END, REJECTED, OUT_OF_MEMORY, FAILED = b"=", b"+", b".", b"-", b"m", b"!"
+# The kind of a rejection for one frame of a video; the frames before it are sound.
+DAMAGED_FRAME = "damaged_frame"
 # Bytes of a traceback that are sent to the parent.
 MAX_TRACEBACK_BYTES = 4096
 

@@ -94,8 +94,7 @@ class Results:
         if tag == child.END:
             raise StopAsyncIteration
         if tag == child.REJECTED:
-            kind, detail = json.loads(payload)
-            raise DecodeRejected(kind, detail)
+            raise _rejection(payload)
         if tag == child.OUT_OF_MEMORY:
             raise DecoderError("memory")
         _LOG.warning("a decoding function failed: %s", payload.decode(errors="replace"))
@@ -298,6 +297,15 @@ class DecoderProcesses:
                 self._running.discard(process)
         finally:
             self._slots.release(owner)
+
+
+def _rejection(payload: bytes) -> DecodeRejected | DecoderError:
+    """Return what the child raised; a child that was taken over may send anything."""
+    try:
+        kind, detail = json.loads(payload)
+        return DecodeRejected(str(kind), str(detail))
+    except ValueError:
+        return DecoderError("crashed")
 
 
 def _kill(process: Process) -> None:

@@ -1,8 +1,8 @@
 """The one door for image bytes: header, limits, decoding, orientation, RGB, resize; and masks sent as PNG.
 
 Alpha is dropped, not composed, and colour profiles and gamma are not applied: the students' reference sees
-pictures through Pillow's `convert("RGB")`, which does neither. A decoded picture exists once, at its own depth,
-and is converted and resized in strips.
+pictures through Pillow's `convert("RGB")`, which does neither. A decoded picture exists once, at its own
+depth, and is converted and resized in strips.
 """
 
 import io
@@ -62,9 +62,7 @@ class Picture:
     pixels: NDArray[np.uint8]
 
 
-def decode(
-    data: bytes, limits: Limits, image_size: int, go_on: CheckCanceled = lambda: None
-) -> Picture:
+def decode(data: bytes, limits: Limits, image_size: int, go_on: CheckCanceled = lambda: None) -> Picture:
     """Decode an image file (its first frame) and stretch it to image_size x image_size.
 
     More than 8 bits are scaled to 8; the resize is that of `resize.stretch`. A large JPEG is decoded at a
@@ -75,11 +73,12 @@ def decode(
     with _decoding():
         go_on()
         markers = jpeg.markers(data)
-        header = image_headers.scan(data, tuple(name.upper() for name in limits.image_formats))
+        header = image_headers.scan(data)
         _check_size(header, limits)
+        jpeg.check_scans(markers, header.pixels)
         if header.format == "WEBP" and not header.animated:
             pixels = _decode_webp(header)
-            return _stretched(header, _Stored(Image.Image(), pixels, _turn(header.orientation)), image_size, go_on)
+            return _stretched(_Stored(Image.Image(), pixels, _turn(header.orientation)), image_size, go_on)
         with _open(header, go_on) as image:
             _check_samples(image)
             scale = jpeg.reduce(image, markers, image_size)
@@ -88,8 +87,8 @@ def decode(
             # Metadata decides nothing from here on, and it may be of any type.
             samples, image.info = _Samples.of(image), {}
             if scale == 1:
-                return _stretched(header, _Stored(image, None, turn, samples), image_size, go_on)
-            return _reduced(header, _Stored(image, None, None, samples), scale, turn, image_size)
+                return _stretched(_Stored(image, None, turn, samples), image_size, go_on)
+            return _reduced(header, _Stored(image, None, None, samples), scale, turn, image_size, go_on)
 
 
 def grey(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
@@ -164,25 +163,34 @@ class _Stored:
         return np.asarray(strip if self.turn is None else strip.transpose(self.turn))
 
 
-def _stretched(header: Header, stored: _Stored, side: int, go_on: CheckCanceled) -> Picture:
-    def strip(first: int, end: int) -> NDArray[np.uint8]:
-        go_on()
-        return stored.strip(first, end)
-
-    return Picture(*stored.size, stretch_strips(strip, stored.size, side))
+def _stretched(stored: _Stored, side: int, go_on: CheckCanceled) -> Picture:
+    return Picture(*stored.size, stretch_strips(_strips(stored, go_on), stored.size, side))
 
 
 def _reduced(
-    header: Header, stored: _Stored, scale: int, turn: Image.Transpose | None, side: int
+    header: Header,
+    stored: _Stored,
+    scale: int,
+    turn: Image.Transpose | None,
+    side: int,
+    go_on: CheckCanceled,
 ) -> Picture:
     """Return a picture that was decoded at a reduced scale."""
     whole = (header.width, header.height)
     # The averages are counted from the stored picture's corner, so that the resize comes first.
-    pixels = stretch_strips(stored.strip, stored.size, side, scale, whole)
+    pixels = stretch_strips(_strips(stored, go_on), stored.size, side, scale, whole)
     if turn is None:
         return Picture(*whole, pixels)
     width, height = whole[::-1] if turn in _ON_SIDE else whole
     return Picture(width, height, np.asarray(Image.fromarray(pixels).transpose(turn)))
+
+
+def _strips(stored: _Stored, go_on: CheckCanceled) -> Callable[[int, int], NDArray[np.uint8]]:
+    def strip(first: int, end: int) -> NDArray[np.uint8]:
+        go_on()
+        return stored.strip(first, end)
+
+    return strip
 
 
 @contextmanager
@@ -199,7 +207,9 @@ def _decoding() -> Iterator[None]:
     except MemoryError as error:
         # The header's bounds passed, so that the file is not to blame: other work has the memory.
         raise ServiceError(
-            Kind.OVERLOADED, "The worker is short of memory to decode this image.", retry_after_s=_MEMORY_RETRY_S
+            Kind.OVERLOADED,
+            "The worker is short of memory to decode this image.",
+            retry_after_s=_MEMORY_RETRY_S,
         ) from error
     except Exception as error:  # whatever a decoder makes of them
         raise _unsupported("image is damaged, or of a kind that is not supported.") from error
@@ -293,7 +303,9 @@ def _orientation(image: Image.Image) -> int:
     xmp = info.get("XML:com.adobe.xmp", info.get("xmp", b""))
     if isinstance(xmp, str):
         xmp = xmp.encode()
-    return exif.orientation(block if isinstance(block, bytes) else b"", xmp if isinstance(xmp, bytes) else b"")
+    return exif.orientation(
+        block if isinstance(block, bytes) else b"", xmp if isinstance(xmp, bytes) else b""
+    )
 
 
 def _turn(orientation: int | None) -> Image.Transpose | None:

@@ -21,6 +21,8 @@ _COSINE = (0xC0, 0xC1, 0xC2)
 # Every scan of a progressive file takes time for all the pixels, however few bytes it has. Encoders write
 # about ten; libtiff draws the line at the same number.
 _MAX_SCANS = 100
+# And so many for pixels all together: a picture of 100 megapixels may have 20.
+_MAX_SCANNED_PIXELS = 2_000_000_000
 # Every segment takes Pillow a microsecond or two, however few bytes it has. Cameras write some thirty, a
 # large colour profile 255.
 _MAX_SEGMENTS = 10_000
@@ -44,6 +46,13 @@ def markers(data: bytes) -> Counter[int]:
         if found.total() > _MAX_SEGMENTS:
             raise _refused(f"over {_MAX_SEGMENTS:,} segments")
     return found
+
+
+def check_scans(found: Counter[int], pixels: int) -> None:
+    """Raise `unsupported_image` for a file of so many scans of so many pixels that it would take too long."""
+    if (scans := found[_SCAN]) > 1 and scans * pixels > _MAX_SCANNED_PIXELS:
+        most = _MAX_SCANNED_PIXELS // pixels
+        raise _refused(f"over {most} scans of {pixels:,} pixels")
 
 
 def reduce(image: Image.Image, found: Counter[int], image_size: int) -> int:

@@ -43,7 +43,7 @@ def stretch_strips(
 
     `strip` is given the first row and the one behind the last, and returns (rows, width, 3) uint8.
     """
-    width, height = size
+    height = size[1]
     whole_width, whole_height = whole or size
     wide = np.empty((height, side, 3), np.uint8)
     weights = _weights(whole_width, side, scale)

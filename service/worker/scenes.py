@@ -89,7 +89,7 @@ class Scenes:
         if (known := self._encoded.get((owner, name))) is not None:
             return Scene(name, known.width, known.height, None, known.embedding, owner)
         with run.stage("decode"):
-            picture = decode(data, self._limits, self._image_size)
+            picture = decode(data, self._limits, self._image_size, run.go_on)
         return Scene(name, picture.width, picture.height, picture.pixels[np.newaxis], owner=owner)
 
     def encode(self, scene: Scene, run: Run) -> NDArray[np.float32]:

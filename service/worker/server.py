@@ -28,6 +28,7 @@ from service.tracing import Tracing, open_tracing
 from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
 from service.worker.cores import on_cores
+from service.worker.decode_budget import DecodeBudget
 from service.worker.decoder_process import DecoderProcesses
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
@@ -132,6 +133,9 @@ class Worker:
         shared = _open_shared(artifact, engine, settings)
         segmenter = Segmenter(manifest, batcher, tokenize, settings, shared)
         lane = Lane(settings.max_queued, settings.concurrency, telemetry)
+        decoding = DecodeBudget(
+            settings.max_decoding_pixels, settings.concurrency, settings.max_queued, telemetry
+        )
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
         sessions = Sessions(_open_sessions(settings), origin, settings)
@@ -139,8 +143,8 @@ class Worker:
         tracker = Tracker(manifest, batcher, tokenize, settings)
         state = health.aio.HealthServicer()
         server = make_server(
-            SegmentationServicer(manifest.variant, segmenter, lane, images, settings),
-            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), decoders, settings),
+            SegmentationServicer(manifest.variant, segmenter, lane, images, decoding, settings),
+            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), decoding, decoders, settings),
             VariantsServicer(describe(artifact, settings.max_queued + settings.concurrency)),
             state,
             settings,
@@ -163,7 +167,7 @@ class Worker:
             0,
         )
         await worker._say(_NOT_SERVING)
-        worker._tell(telemetry, settings.metrics_listen)
+        worker._tell(telemetry, decoding, settings.metrics_listen)
         try:
             worker.port = add_port(server, settings.listen, of_worker(settings))
             await server.start()
@@ -173,7 +177,7 @@ class Worker:
             raise StartError(f"cannot listen on {settings.listen}: {error}") from error
         return worker
 
-    def _tell(self, telemetry: WorkerTelemetry, address: str) -> None:
+    def _tell(self, telemetry: WorkerTelemetry, decoding: DecodeBudget, address: str) -> None:
         """Tell metrics, and whether it is ready, at the address, if it is any. Raises StartError."""
         lane, hot, decoders = self.lane, self.sessions.hot, self.decoders
         for name, meaning, read in (
@@ -185,6 +189,11 @@ class Worker:
                 lambda: lane.requests,
             ),
             ("decoder_processes", "Decoder processes that are running", lambda: decoders.running),
+            (
+                "decoding_pixels",
+                "Pixels of large images and masks that are being decoded",
+                lambda: decoding.reserved,
+            ),
             ("hot_sessions", "Sessions that are at hand", lambda: len(hot)),
             ("hot_session_bytes", "What is kept of their objects", lambda: hot.nbytes),
         ):

@@ -3,35 +3,49 @@
 import asyncio
 import functools
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from model_store.artifact import Artifact
-from service.config import Limits
+from service.config import WorkerSettings
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import segmentation_pb2_grpc, variants_pb2_grpc
+from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
 from service.pb.efficientsam3.v1 import variants_pb2 as variants_pb
 from service.prompts import check, check_image_id, check_new_image, image_id, is_concept
 from service.rpc import announcing, owner_of
 from service.sessions.image_store import ImageStore
+from service.worker import image_headers
+from service.worker.decode_budget import DecodeBudget
 from service.worker.lane import Lane, Ticket, Urgency
+from service.worker.run import Decoded
 from service.worker.scenes import Scene
 from service.worker.segmenter import Segmenter
 
 _LOG = logging.getLogger(__name__)
+# The pixels that take as much memory as reading one character of a mask's counts.
+_RLE_CHAR_PIXELS = 10
 
 
 class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
     """Segmentation, computed in the lane. Errors are ServiceErrors; rpc.ErrorsAsStatuses tells them."""
 
     def __init__(
-        self, variant: str, segmenter: Segmenter, lane: Lane, images: ImageStore, limits: Limits
+        self,
+        variant: str,
+        segmenter: Segmenter,
+        lane: Lane,
+        images: ImageStore,
+        decoding: DecodeBudget,
+        settings: WorkerSettings,
     ) -> None:
         self._variant = variant
         self._segmenter = segmenter
         self._lane = lane
         self._images = images
-        self._limits = limits
+        self._decoding = decoding
+        self._settings = settings
 
     async def Segment(self, request: pb.SegmentRequest, context: Any) -> pb.SegmentResponse:  # noqa: N802
         """Check, find the image where it is named by its id, queue, compute.
@@ -42,27 +56,30 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         clicks = not any(map(is_concept, request.prompts))
         urgency = Urgency.INTERACTIVE if clicks else Urgency.USUAL
         ticket = Ticket(context.time_remaining(), owner_of(context), urgency, announcing(context))
-        check(request, self._limits)
+        check(request, self._settings)
         check_variant(request.variant, self._variant)
-        check_source(request.image)
+        check_source(request.image, self._settings)
         self._segmenter.check(request.prompts)
         with self._lane.request():
             if request.image.HasField("id"):
                 request.image.data = await kept_image(self._images, owner_of(context), request.image.id)
-            return await self._lane.run(functools.partial(self._compute, request, ticket), ticket)
+            work = functools.partial(self._compute, request, ticket)
+            pixels = pixels_of(request.image, request.prompts)
+            return await self._decoding.run(self._lane.run, work, ticket, pixels)
 
     async def EncodeImage(  # noqa: N802
         self, request: pb.EncodeImageRequest, context: Any
     ) -> pb.EncodeImageResponse:
         """Check, queue, decode and encode; then keep the image's bytes."""
         ticket = Ticket(context.time_remaining(), owner_of(context), announce=announcing(context))
-        check_new_image(request, self._limits)
+        check_new_image(request, self._settings)
         check_variant(request.variant, self._variant)
-        check_source(request.image)
+        check_source(request.image, self._settings)
         data = request.image.data
         work = functools.partial(self._encode, data, ticket)
         with self._lane.request():
-            scene, timings_ms = await self._lane.run(work, ticket)
+            pixels = pixels_of(request.image)
+            scene, timings_ms = await self._decoding.run(self._lane.run, work, ticket, pixels)
             kept_until = await self._images.put(owner_of(context), scene.id, data)
         return pb.EncodeImageResponse(
             variant=self._variant,
@@ -80,16 +97,16 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             raise ServiceError(Kind.IMAGE_NOT_FOUND, f"No image {request.id} is kept here.")
         return pb.DeleteImageResponse()
 
-    def _compute(self, request: pb.SegmentRequest, ticket: Ticket) -> pb.SegmentResponse:
+    def _compute(self, request: pb.SegmentRequest, ticket: Ticket, decoded: Decoded) -> pb.SegmentResponse:
         queue_ms = ticket.begin()
-        response = self._segmenter.segment(request, ticket.go_on, ticket.owner)
+        response = self._segmenter.segment(request, ticket.go_on, decoded, ticket.owner)
         response.timings_ms["queue"] = queue_ms
         response.timings_ms["total"] = ticket.waited_ms()
         return response
 
-    def _encode(self, data: bytes, ticket: Ticket) -> tuple[Scene, dict[str, float]]:
+    def _encode(self, data: bytes, ticket: Ticket, decoded: Decoded) -> tuple[Scene, dict[str, float]]:
         queue_ms = ticket.begin()
-        scene, stages_ms = self._segmenter.encode(data, ticket.go_on, ticket.owner)
+        scene, stages_ms = self._segmenter.encode(data, ticket.go_on, decoded, ticket.owner)
         return scene, {**stages_ms, "queue": queue_ms}
 
 
@@ -156,7 +173,16 @@ async def kept_image(images: ImageStore, owner: str, id: str) -> bytes:
     return data
 
 
-def check_source(image: pb.Image) -> None:
-    """Raise `invalid_argument` for an address: workers fetch nothing."""
+def pixels_of(image: pb.Image, prompts: Iterable[pb.Prompt | tracking_pb.TrackPrompt] = ()) -> int:
+    """Return how many pixels of an image's bytes and of mask prompts are to be decoded."""
+    masks = [prompt.mask for prompt in prompts if prompt.HasField("mask")]
+    pixels = sum(mask.height * mask.width + _RLE_CHAR_PIXELS * len(mask.rle) for mask in masks)
+    return image_headers.pixels_of(image.data) + pixels
+
+
+def check_source(image: pb.Image, settings: WorkerSettings) -> None:
+    """Raise `invalid_argument` for an address, and `unsupported_image` for a format that is not allowed."""
+    if image.data:
+        image_headers.check_format(image.data, [name.upper() for name in settings.image_formats])
     if image.HasField("url"):
         raise ServiceError(Kind.INVALID_ARGUMENT, "image.url is not taken here: send the image's bytes.")

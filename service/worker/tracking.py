@@ -15,11 +15,13 @@ from service.prompts import check_frame, check_open, check_session_id, check_str
 from service.rpc import announcing, announcing_frame, frame_error, owner_of, session_of, sessions_of
 from service.sessions.image_store import ImageStore
 from service.tracing import current, ending, within
+from service.worker.decode_budget import DecodeBudget
 from service.worker.decoder_process import DecoderProcesses
 from service.worker.hot_sessions import Session
 from service.worker.lane import Lane, Ticket, Urgency
+from service.worker.run import Decoded
 from service.worker.scenes import Seen
-from service.worker.servicer import check_source, check_variant, kept_image
+from service.worker.servicer import check_source, check_variant, kept_image, pixels_of
 from service.worker.sessions import VIDEO_ANSWERS, Sessions
 from service.worker.tracker.state import State
 from service.worker.tracker.tracker import Tracker
@@ -38,13 +40,13 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         tracker: Tracker,
         lane: Lane,
         stores: tuple[Sessions, ImageStore],
+        decoding: DecodeBudget,
         decoders: DecoderProcesses,
         settings: WorkerSettings,
     ) -> None:
         self._variant, self._tracker, self._lane = variant, tracker, lane
         self._sessions, self._images = stores
-        self._decoders = decoders
-        self._settings = settings
+        self._decoding, self._decoders, self._settings = decoding, decoders, settings
         # Videos under way, by owner.
         self._videos = FairShare()
 
@@ -170,7 +172,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         check_frame(frame, self._settings)
         self._tracker.check(frame)
         if frame.HasField("image"):
-            check_source(frame.image)
+            check_source(frame.image, self._settings)
         return await self._follow(ticket.owner, id, frame, ticket)
 
     async def _follow(
@@ -179,7 +181,9 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         async def compute(session: Session, state: State) -> tuple[State, pb.FrameAnswer, Seen]:
             seen = None if frame.HasField("image") else session.seen
             sent = await self._with_image(owner, frame)
-            return await self._lane.run(functools.partial(self._compute, sent, state, seen, ticket), ticket)
+            work = functools.partial(self._compute, sent, state, seen, ticket)
+            pixels = pixels_of(sent.image, sent.prompts)
+            return await self._decoding.run(self._lane.run, work, ticket, pixels)
 
         with self._lane.request():
             return await self._sessions.add(owner, id, frame, compute, keep)
@@ -195,10 +199,10 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         return sent
 
     def _compute(
-        self, frame: pb.Frame, state: State, seen: Seen | None, ticket: Ticket
+        self, frame: pb.Frame, state: State, seen: Seen | None, ticket: Ticket, decoded: Decoded
     ) -> tuple[State, pb.FrameAnswer, Seen]:
         queue_ms = ticket.begin()
-        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on, ticket.owner)
+        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on, decoded, ticket.owner)
         answer.timings_ms["queue"] = queue_ms
         answer.timings_ms["total"] = ticket.waited_ms()
         return after, answer, seen

@@ -9,8 +9,8 @@ import av.subtitles.codeccontext
 import av.subtitles.stream  # noqa: F401
 from PIL import Image, TiffImagePlugin  # noqa: F401
 
-from service.video import FrameLimits, FrameTooLargeError, Video, VideoError, as_tiff
-from service.worker.decoder_child import DecodeRejected
+from service.video import DamagedFrameError, FrameLimits, FrameTooLargeError, Video, VideoError, as_tiff
+from service.worker.decoder_child import DAMAGED_FRAME, DecodeRejected
 
 Image.preinit()
 
@@ -18,7 +18,7 @@ Image.preinit()
 def decode(data: bytes, options: dict[str, Any]) -> Iterator[bytes]:
     """Yield `{"frames": number or null}` as JSON, then every frame's TIFF file, empty before `first`.
 
-    Raises DecodeRejected `unsupported_video` and `payload_too_large`.
+    Raises DecodeRejected `unsupported_video`, `payload_too_large`, and DAMAGED_FRAME.
     """
     limits = FrameLimits(options["max_pixels"], options["max_side"])
     try:
@@ -28,5 +28,7 @@ def decode(data: bytes, options: dict[str, Any]) -> Iterator[bytes]:
                 yield as_tiff(picture) if index >= options["first"] else b""
     except FrameTooLargeError as error:
         raise DecodeRejected("payload_too_large", f"{error}.") from error
+    except DamagedFrameError as error:
+        raise DecodeRejected(DAMAGED_FRAME, f"{error}.") from error
     except VideoError as error:
         raise DecodeRejected("unsupported_video", f"{error}.") from error

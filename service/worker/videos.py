@@ -12,6 +12,7 @@ from service.config import MIB, WorkerSettings
 from service.errors import Kind, ServiceError
 from service.pb.efficientsam3.v1 import segmentation_pb2 as segmentation_pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as pb
+from service.worker.decoder_child import DAMAGED_FRAME
 from service.worker.decoder_process import (
     DecodeRejected,
     DecoderError,
@@ -27,13 +28,17 @@ _PIXEL_BYTES, _TIFF_BYTES = 3, MIB
 # The kinds that this function rejects a video with.
 _REJECTIONS = (Kind.UNSUPPORTED_VIDEO, Kind.PAYLOAD_TOO_LARGE)
 _RETRY_S = 1.0
+# What `frames_total` can hold; a header may state any number.
+_MOST_FRAMES = 2**32 - 1
 
 
 class Video:
     """A video whose frames a decoder process decodes, one ahead of their use. It is read once."""
 
-    def __init__(self, results: Results, frames: int | None, first: bytes, settings: WorkerSettings) -> None:
-        """`first` is the first frame's result."""
+    def __init__(
+        self, results: Results, frames: int | None, first: bytes | DecodeRejected, settings: WorkerSettings
+    ) -> None:
+        """`first` is the first frame's result, or says that this frame is damaged."""
         self._results, self._first, self._settings = results, first, settings
         # How many the file says that it has.
         self.frames = frames
@@ -47,6 +52,9 @@ class Video:
         asked = defaultdict(list)
         for prompt in request.prompts:
             asked[prompt.frame].append(prompt.prompt)
+        with _service_errors(self._settings):
+            if isinstance(self._first, DecodeRejected):
+                raise self._first
         data: bytes | None = self._first
         count = 0
         while data is not None:
@@ -70,8 +78,8 @@ async def open_video(
 ) -> AsyncIterator[Video]:
     """Decode the request's video in a process that ends with the block, at once.
 
-    Raises ServiceError `unsupported_video` and `payload_too_large` for a video whose first frame cannot be
-    decoded, and `unavailable` where no process starts.
+    Raises ServiceError `unsupported_video` and `payload_too_large` for a file that cannot be read or has no
+    frame, and `unavailable` where no process starts.
     """
     options = {
         "first": request.first,
@@ -89,16 +97,26 @@ async def open_video(
             decoding = processes.decode(_DECODE, request.video, options, limits, owner)
             results = await stack.enter_async_context(decoding)
             frames = _frames(await anext(results))
-            first = await anext(results, None)
+            first = await _first(results)
         if first is None:
             raise ServiceError(Kind.UNSUPPORTED_VIDEO, "video has no frame that can be decoded.")
         yield Video(results, frames, first, settings)
 
 
+async def _first(results: Results) -> bytes | DecodeRejected | None:
+    """Return the first frame; a damaged one ends the video like any other, after the session is opened."""
+    try:
+        return await anext(results, None)
+    except DecodeRejected as rejected:
+        if rejected.kind != DAMAGED_FRAME:
+            raise
+        return rejected
+
+
 def _frames(facts: bytes) -> int | None:
-    """Return the number of frames that the decoder found in the file's header."""
+    """Return the number of frames that the file's header states, if it is possible."""
     frames = json.loads(facts)["frames"]
-    return int(frames) if frames else None
+    return frames if isinstance(frames, int) and 0 < frames <= _MOST_FRAMES else None
 
 
 @contextmanager

@@ -151,9 +151,6 @@ def streams(draw: st.DrawFn) -> Case:
     pairs = st.tuples(text, binary).map(list)
     kinds = st.one_of(pairs, text.map(lambda each: [each]), binary.map(lambda each: [each]))
     messages = tuple(each for some in draw(st.lists(kinds, min_size=1, max_size=3)) for each in some)
-    path = (
-        _STREAM
-        if draw(st.integers(0, 9))
-        else f"/v1/sessions/{draw(IDS)}/stream".replace("\r", "").replace("é", "%c3")
-    )
+    odd = f"/v1/sessions/{draw(IDS)}/stream".replace("é", "%c3")
+    path = draw(st.sampled_from((_STREAM,) * 12 + (odd, "/v1/segment", "/page/app.js", "/")))
     return Case("session.stream", path, messages=messages)

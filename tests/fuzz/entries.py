@@ -155,7 +155,7 @@ def _table() -> tuple[Entry, ...]:
         Entry(
             "session.stream",
             "websocket",
-            ("WS /v1/sessions/{id}/stream",),
+            ("WS /v1/sessions/{id}/stream", "WS /{path:path}"),
             bodies.valid_streams,
             st.deferred(bodies.streams),
             4,
@@ -199,7 +199,9 @@ def _table() -> tuple[Entry, ...]:
             _rpc_row(method, 3 if method.endswith(("/Segment", "/AddFrame", "/Track")) else 1)
             for method in seeds.messages()
         ),
-        Entry("grpc.metadata", "grpc", (), lambda: [], st.deferred(envelopes.metadata), 1),
+        Entry(
+            "grpc.metadata", "grpc", (f"{seeds.HEALTH}List",), lambda: [], st.deferred(envelopes.metadata), 1
+        ),
         Entry("raw.http2", "raw", (), lambda: [], st.deferred(envelopes.raw_http2), 1),
         *(Entry(name, "offline", covers, valid, cases, 1) for name, covers, valid, cases in offline.rows()),
     )

@@ -15,13 +15,14 @@ _UNAVAILABLE = {str(Kind.UNAVAILABLE), str(Kind.STORE_UNAVAILABLE), str(Kind.OVE
 
 # Of the parser, which refuses what is no HTTP at all before our code sees it.
 _NO_HTTP = b"Invalid HTTP request received."
+_FILES = ("GET /page/", "GET / ", "GET /static-offline-docs/")
 
 _LEAKS = re.compile(
     r"""
       0x[0-9a-fA-F]{6,}                                   # a memory address
     | /(?:usr|home|tmp|work|root|opt|var|proc|etc|dev|sys|run|srv|mnt)/[\w.-]+   # a path
     | site-packages | \.venv\b | \b\w+\.py\b | \.so\b
-    | Traceback | <class\ | \ object\ at\ | line\ \d+,\ in
+    | Traceback | <class\ | <[\w.]+\ object\ at | line\ \d+,\ in
     | \b[A-Za-z_]*(?:Error|Exception|Warning)\b           # a class of ours or a library's
     | BytesIO | PIL\b | libav | FFmpeg\w+Error | pydantic | numpy | errno\b | Errno\b
     """,
@@ -55,6 +56,9 @@ def judge(case: Case, outcome: Outcome, *, deadlined: bool) -> Finding | None:
         return None
     if case.entry.startswith("raw."):
         return _leak(case, outcome.body.decode("latin-1")[:2000]) if outcome.status == 400 else None
+    if outcome.status in (400, 416) and f"{case.target} ".startswith(_FILES):
+        # Refusals of ranges are the file server's; the page is no part of the API.
+        return _leak(case, outcome.body.decode("latin-1")[:2000])
     for problem in outcome.problems:
         if found := _judge_problem(case, outcome, problem, deadlined):
             return found

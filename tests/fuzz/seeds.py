@@ -186,7 +186,6 @@ def messages() -> dict[str, list[Message]]:
             health_pb2.HealthCheckRequest(),
             health_pb2.HealthCheckRequest(service="efficientsam3.v1.Tracking"),
         ],
-        f"{HEALTH}List": [health_pb2.HealthListRequest()],
         f"{HEALTH}Watch": [health_pb2.HealthCheckRequest()],
         f"{REFLECTION}ServerReflectionInfo": [
             reflection_pb2.ServerReflectionRequest(list_services=""),

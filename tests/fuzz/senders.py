@@ -86,7 +86,9 @@ class Sender:
             defaults["Content-Length"] = str(len(case.body))
         lines += [f"{name}: {value}" for name, value in defaults.items() if name.lower() not in given]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
-        return self._exchange(head + case.body, method)
+        # Where the case says itself how long its body is, the server may wait for more: there is none.
+        ends = bool(given & {"content-length", "transfer-encoding", "expect", "upgrade"})
+        return self._exchange(head + case.body, method, ends)
 
     def raw(self, case: Case) -> Outcome:
         """Bytes on a new connection to the port that the target names, "http" or "grpc"."""
@@ -103,25 +105,27 @@ class Sender:
         status = int(body[9:12]) if body[:5] == b"HTTP/" and body[9:12].isdigit() else "closed"
         return Outcome(status, body)
 
-    def _exchange(self, data: bytes, method: str) -> Outcome:
+    def _exchange(self, data: bytes, method: str, ends: bool) -> Outcome:
         for fresh in (False, True):
             line = self._line(fresh)
             try:
                 with suppress(ConnectionError):
                     # The server may answer and close before it has read everything.
                     line.sendall(data)
+                if ends:
+                    line.shutdown(socket.SHUT_WR)
                 answer = http.client.HTTPResponse(line, method=method)
                 answer.begin()
                 body = answer.read()
             except TimeoutError:
                 self._drop()
                 raise HangError from None
-            except (ConnectionError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException) as error:
                 self._drop()
                 if fresh:
                     return Outcome("closed", type(error).__name__.encode())
                 continue
-            if answer.will_close or answer.status >= 400:
+            if answer.will_close or ends or answer.status >= 400:
                 self._drop()
             return _http_outcome(answer, body)
         raise AssertionError("a fresh connection answers or closes")

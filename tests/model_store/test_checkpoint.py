@@ -1,5 +1,7 @@
+import copy
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,9 +208,45 @@ def _a_broken_zip(path: Path, released: Tensors) -> None:
     path.write_bytes(content)
 
 
+def _a_bomb(path: Path, released: Tensors) -> None:
+    torch.save({"model": released}, path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("file/data/bomb", bytes(1 << 26))
+
+
+def _all_compressed(path: Path, released: Tensors) -> None:
+    torch.save({"model": released}, path)
+    with zipfile.ZipFile(path) as file:
+        records = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in records.items():
+            file.writestr(name, content)
+
+
+def _overlapping_records(path: Path, released: Tensors) -> None:
+    """Many records of the same bytes."""
+    torch.save({"model": released}, path)
+    with zipfile.ZipFile(path, "a") as file:
+        largest = max(file.infolist(), key=lambda record: record.file_size)
+        for index in range(100):
+            again = copy.copy(largest)
+            again.filename = f"file/data/again{index}"
+            file.filelist.append(again)
+            file.NameToInfo[again.filename] = again
+        file._didModify = True  # type: ignore[attr-defined]
+
+
+def _deeply_nested(path: Path, released: Tensors) -> None:
+    path.write_bytes(b"\x80\x02" + 100_000 * b"]" + 99_999 * b"a" + b".")
+
+
 @pytest.mark.parametrize(
     ("write", "told"),
     [
+        (_a_bomb, "unpacks to more than its [0-9]+ bytes"),
+        (_all_compressed, "unpacks to more than its [0-9]+ bytes"),
+        (_overlapping_records, "unpacks to more than its [0-9]+ bytes|cannot be read"),
+        (_deeply_nested, "file.pt (cannot be read|is refused)"),
         (_hostile, "holds objects other than tensors, which are never loaded"),
         (_hostile_pickle, "holds objects other than tensors, which are never loaded"),
         (_truncated, "file.pt (cannot be read|is refused)"),

@@ -10,7 +10,7 @@ from service.errors import Kind, ServiceError
 from service.worker.image_headers import gif, jpeg, png, tiff, webp
 from service.worker.image_headers.header import Header, damaged
 
-__all__ = ["NAMES", "Header", "damaged", "pixels_of", "scan"]
+__all__ = ["NAMES", "Header", "check_format", "damaged", "pixels_of", "scan"]
 
 NAMES = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "TIFF": "TIFF", "GIF": "GIF"}
 """Pillow's names of the formats -> those that people read."""
@@ -29,17 +29,21 @@ _MAGIC = {
 }
 
 
-def scan(data: bytes, formats: Sequence[str]) -> Header:
-    """Return the header of an image file of one of the formats. Raises `unsupported_image`."""
+def check_format(data: bytes, formats: Sequence[str]) -> str:
+    """Return the format of an image file. Raises `unsupported_image` unless it is one of `formats`."""
     format = _format_of(data)
+    if format is not None and format in formats:
+        return format
     expected = " or ".join(", ".join(NAMES[name] for name in formats).rsplit(", ", 1))
-    if format is None:
-        raise ServiceError(
-            Kind.UNSUPPORTED_IMAGE, f"image cannot be read: {expected} is expected."
-        )
-    if format not in formats:
-        detail = f"image cannot be read: {expected} is expected. It is a {NAMES[format]} file."
-        raise ServiceError(Kind.UNSUPPORTED_IMAGE, detail)
+    detail = f"image cannot be read: {expected} is expected."
+    if format is not None:
+        detail += f" It is a {NAMES[format]} file."
+    raise ServiceError(Kind.UNSUPPORTED_IMAGE, detail)
+
+
+def scan(data: bytes, formats: Sequence[str] = tuple(NAMES)) -> Header:
+    """Return the header of an image file of one of the formats. Raises `unsupported_image`."""
+    format = check_format(data, formats)
     header = _SCANS[format](data)
     # A budget was reserved for what `pixels_of` said.
     if (header.width, header.height) != _SIZES[format](data) or not header.pixels:

@@ -34,6 +34,4 @@ def damaged(name: str) -> ServiceError:
 
 def over_limit(name: str, what: str) -> ServiceError:
     """Return the error for a file whose structure exceeds a limit."""
-    return ServiceError(
-        Kind.UNSUPPORTED_IMAGE, f"image is a {name} file of over {what}, which is the limit."
-    )
+    return ServiceError(Kind.UNSUPPORTED_IMAGE, f"image is a {name} file of over {what}, which is the limit.")

@@ -32,7 +32,24 @@ _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001}
 # Types of whole numbers and struct's letter: BYTE, SHORT, LONG, IFD, and BigTIFF's LONG8 and IFD8.
 _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 # Type -> bytes of a value.
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 _BYTE, _UNDEFINED, _LONG, _RATIONAL = 1, 7, 4, 5
 _MAX_TAGS = 4_096
 # A picture of 32,768 rows with a strip each, in three planes.
@@ -69,7 +86,9 @@ def scan(data: bytes) -> Header:
     """
     order, entries = _directory(data)
     try:
-        numbers = {tag: _read(data, order, entries[tag], most) for tag, most in _NUMBERS.items() if tag in entries}
+        numbers = {
+            tag: _read(data, order, entries[tag], most) for tag, most in _NUMBERS.items() if tag in entries
+        }
         if numbers.get(_COMPRESSION, (1,))[0] not in _COMPRESSIONS:
             raise damaged("TIFF")
         parts = _parts(data, order, entries, numbers)
@@ -100,7 +119,9 @@ def _directory(data: bytes) -> tuple[str, dict[int, _Entry]]:
     try:
         (version,) = struct.unpack_from(order + "H", data, 2)
         head, entry, inline = ("Q", "HHQ", 8) if version == 43 else ("H", "HHI", 4)
-        (start,) = struct.unpack_from(order + ("Q" if version == 43 else "I"), data, 8 if version == 43 else 4)
+        (start,) = struct.unpack_from(
+            order + ("Q" if version == 43 else "I"), data, 8 if version == 43 else 4
+        )
         (count,) = struct.unpack_from(order + head, data, start)
         if count > _MAX_TAGS:
             raise over_limit("TIFF", f"{_MAX_TAGS:,} tags")

@@ -276,11 +276,11 @@ async def _client(siege: Siege, attack: Attack, index: int) -> None:
     while siege.open:
         try:
             await asyncio.wait_for(attack(siege, index), max(0.1, siege.until - time.monotonic()))
+        except TimeoutError:
+            siege.outcomes["open at the end"] += 1
         except (OSError, EOFError, asyncio.LimitOverrunError):
             siege.outcomes["cut off"] += 1
             await asyncio.sleep(_PAUSE_S)
-        except TimeoutError:
-            siege.outcomes["unanswered at the end"] += 1
 
 
 async def _all(siege: Siege, attack: Attack, clients: int) -> None:
