@@ -24,7 +24,7 @@ from tests.fuzz.senders import Sender
 from tests.fuzz.target import Target, key
 
 # The part of the time in which caches and pools fill; memory is compared with what is held after it.
-_WARM_UP = 0.25
+_WARM_UP = 0.5
 _GROWTH = 1.1
 _SETTLE_S = 60.0
 _LOOK_S = 0.4
