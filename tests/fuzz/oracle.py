@@ -14,7 +14,7 @@ _HONEST_IF_ASKED = {str(Kind.DEADLINE_EXCEEDED)}
 _UNAVAILABLE = {str(Kind.UNAVAILABLE), str(Kind.STORE_UNAVAILABLE), str(Kind.OVERLOADED)}
 
 # Of the parser, which refuses what is no HTTP at all before our code sees it.
-_NO_HTTP = b"Invalid HTTP request received."
+_NO_HTTP = (b"Invalid HTTP request received.", b"Failed to open a WebSocket connection")
 _FILES = ("GET /page/", "GET / ", "GET /static-offline-docs/")
 
 _LEAKS = re.compile(
@@ -52,7 +52,7 @@ def judge(case: Case, outcome: Outcome, *, deadlined: bool) -> Finding | None:
         return Finding("status", f"{outcome.status} {outcome.body[:200].decode('latin-1')}")
     if case.refused and outcome.good:
         return Finding("accepted", f"{outcome.status} {outcome.body[:200].decode('latin-1')}")
-    if outcome.status == 400 and outcome.body == _NO_HTTP:
+    if outcome.status == 400 and outcome.body.startswith(_NO_HTTP):
         return None
     if case.entry.startswith("raw."):
         return _leak(case, outcome.body.decode("latin-1")[:2000]) if outcome.status == 400 else None
