@@ -14,6 +14,7 @@ from pathlib import Path
 from service.config import ServeSettings
 from service.gateway.router import Describe
 from service.gateway.server import Gateway, Stop
+from service.memory import releasing_memory
 
 _LOG = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ async def serve(
         ]
         telling = asyncio.create_task(_tell(gateway, variants, say))
         try:
-            await stop.asked.wait()
+            async with releasing_memory():
+                await stop.asked.wait()
             say("Stopping: finishing what was admitted. A second signal stops at once.")
         finally:
             telling.cancel()

@@ -23,6 +23,7 @@ from service.gateway.http_protocol import BoundedConfig, BoundedHttp
 from service.gateway.router import Describe, Fetch, Router
 from service.gateway.session_router import SessionRouter
 from service.gateway.video_router import VideoRouter
+from service.memory import releasing_memory
 from service.open_files import allow_many
 from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
@@ -230,5 +231,6 @@ async def run(settings: GatewaySettings, describe: Describe, say: Callable[[str]
     stop = Stop.on_signals()
     gateway = await Gateway.start(settings, describe)
     say(f"Listening: HTTP {gateway.url}, gRPC {gateway.grpc_address}.")
-    await stop.asked.wait()
+    async with releasing_memory():
+        await stop.asked.wait()
     await gateway.stop(stop.hurry)

@@ -15,6 +15,7 @@ from PIL import Image
 from model_store import artifact as artifacts
 from model_store.artifact import Artifact, ArtifactError
 from service.config import ConfigurationError, WorkerSettings
+from service.memory import releasing_memory
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc_server import SERVICES, make_server
 from service.sessions.image_store import ImageStore, MemoryImages
@@ -88,7 +89,8 @@ async def serve(
         if warming.done():
             await warming
             _LOG.info("%s is ready on %s", artifact.manifest.variant, settings.listen)
-            await stop.wait()
+            async with releasing_memory():
+                await stop.wait()
     finally:
         await worker.drain()
         engine.close()
