@@ -1,4 +1,4 @@
-"""Overload measured: what the service still answers when it is asked several times as often as it can answer."""
+"""Measures overload: what the service still answers at several times the rate that it can sustain."""
 
 import asyncio
 from collections.abc import Callable
@@ -73,18 +73,18 @@ async def _measured(served: Served, work: Work, plan: Plan, say: Callable[[str],
     await keep(served.grpc, work.picture)
     # Once for the engine to prepare for the shapes.
     await closed(served.grpc, asked, plan.clients, plan.seconds, _DEADLINE_S)
+    begin_s = _busy_s(served)
     runs = [
         await closed(served.grpc, asked, plan.clients, plan.seconds, _DEADLINE_S) for _ in range(plan.runs)
     ]
+    alone_ms = 1e3 * (_busy_s(served) - begin_s) / max(1, sum(len(each.seconds) for each in runs))
     sustainable = median(each.per_s for each in runs)
     say(
         f"sustainable: {shown(sustainable)} requests/s with {plan.clients} clients, generator on core "
-        f"{plan.generator_core}, gateway and worker on core {plan.service_core}"
+        f"{plan.generator_core}, gateway and worker on core {plan.service_core}, {alone_ms:.2f} ms of it each"
     )
     before_mb, before_s = resident_mb(served), processes.busy_seconds(served)
-    answers = await opened(
-        served.grpc, asked, plan.factor * sustainable, plan.overload_s, _DEADLINE_S
-    )
+    answers = await opened(served.grpc, asked, plan.factor * sustainable, plan.overload_s, _DEADLINE_S)
     found = Overload(sustainable, answers)
     refused = len(answers.refused_seconds)
     say(
@@ -100,5 +100,15 @@ async def _measured(served: Served, work: Work, plan: Plan, say: Callable[[str],
     )
     busy = {name: seconds - before_s[name] for name, seconds in processes.busy_seconds(served).items()}
     used = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in busy.items())
+    over_ms = 1e3 * sum(busy.values()) / max(1, len(answers.seconds))
+    # Unlike goodput it does not depend on what else runs on the machine.
+    say(
+        f"  {over_ms:.2f} ms of processor time for each answer, refusals included: "
+        f"{alone_ms / over_ms:.2f} of before"
+    )
     say(f"  processor time: {used}; resident, MB: {before_mb:.0f} before, {resident_mb(served):.0f} after")
     return found
+
+
+def _busy_s(served: Served) -> float:
+    return sum(processes.busy_seconds(served).values())

@@ -128,13 +128,17 @@ def overload(
     generator_core: Annotated[int, typer.Option(min=0, help="Core of the load generator.")] = 0,
     service_core: Annotated[int, typer.Option(min=0, help="Core of the gateway and the worker.")] = 1,
     check: Annotated[
-        bool, typer.Option("--check", help="Fail unless every request is answered or rejected as overloaded "
-        "with Retry-After, and goodput is at least --least-goodput.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Fail unless every request is answered or rejected as overloaded "
+            "with Retry-After, and goodput is at least --least-goodput.",
+        ),
     ] = False,
     least_goodput: Annotated[float, typer.Option(min=0, help="Goodput that --check expects.")] = 0.9,
     store: Store = None,
 ) -> None:
-    """Send more requests than the service can answer, and report what it answers and how it rejects the rest."""
+    """Send more requests than the service can answer; report its answers and how it rejects the rest."""
     from model_store import artifact
     from service import bench_bare, bench_overload
 

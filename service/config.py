@@ -144,7 +144,8 @@ class Limits(_Settings):
     """The largest `max_segments` a request may ask for."""
     max_videos: PositiveInt = 8
     """Videos that one worker tracks at once. The gateway admits so many for each ready worker of a variant,
-    and rejects one more as `overloaded`. They take no room of other requests (`max_waiting`, `max_queued`)."""
+    and rejects one more as `overloaded`. They take no room of other requests (`max_waiting`,
+    `max_queued`)."""
 
 
 class LogSettings(_Settings):
@@ -327,8 +328,8 @@ class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSett
     """The longest deadline a request may ask for."""
     max_waiting: PositiveInt = 256
     """Requests of one variant that may be admitted and not answered; one more is refused as `overloaded`. So
-    is what its ready workers would refuse, by their `max_queued` and `concurrency`. A key that holds less than
-    its fair share, the limit divided by the keys with requests, is admitted up to twice the limit."""
+    is what its ready workers would refuse, by their `max_queued` and `concurrency`. A key that holds less
+    than its fair share, the limit divided by the keys with requests, is admitted up to twice the limit."""
     message_timeout_s: PositiveFloat = 60.0
     """How long one gRPC message may take to arrive after its call has begun, in seconds."""
     max_receiving_message_bytes: PositiveInt = 1024 * MIB

@@ -106,5 +106,7 @@ class SlowReaderError(ServiceError):
     """The client of a stream does not read the answers."""
 
     def __init__(self, timeout_s: float) -> None:
-        detail = f"The answers were not read within {timeout_s:.0f} s. Sessions stay: go on with the next frame."
+        detail = (
+            f"The answers were not read within {timeout_s:.0f} s. Sessions stay: go on with the next frame."
+        )
         super().__init__(Kind.DEADLINE_EXCEEDED, detail)

@@ -1,8 +1,8 @@
 """ServiceError <-> gRPC status, and the request's id. Shared by gateway, worker and client.
 
 An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <kind>, domain: efficientsam3}
-and, where the error says when to come back, metadata {retry_after_s}; {begun: true} where a worker may have begun
-the request when it went away. The request's id travels as metadata
+and, where the error says when to come back, metadata {retry_after_s}; {begun: true} where a worker may have
+begun the request when it went away. The request's id travels as metadata
 `x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`,
 the id that a new session is to have by `x-session`, and how many sessions the owner may have by `x-sessions`.
 By `x-announce` it asks to be informed when the worker begins to compute: the worker sends `x-begun` as
@@ -194,7 +194,8 @@ class ErrorsAsStatuses(grpc.aio.ServerInterceptor):
     ) -> None:
         """`admit` is entered for each call of a method that needs a key; it yields the messages' owner.
 
-        A call whose client reads nothing for `write_timeout_s` is ended. None: it may take until its deadline.
+        A call whose client reads nothing for `write_timeout_s` is ended. None: it may take until its
+        deadline.
         """
         self._write_timeout_s = write_timeout_s
         self._tracing = tracing

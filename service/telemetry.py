@@ -165,7 +165,8 @@ class WorkerTelemetry:
         )
         self._refusals = Counter(
             "efficientsam3_worker_refusals",
-            "Requests refused unworked. reason: full (the queue), share (an owner with less needed the place), "
+            "Requests refused unworked. reason: full (the queue), "
+            "share (an owner with less needed the place), "
             "deadline (it would pass in the queue), videos (as many as may be are tracked), "
             "decoding (too many large images wait)",
             ["variant", "reason"],

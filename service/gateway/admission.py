@@ -102,7 +102,8 @@ class Admission:
         while wait_s := await self._quotas.spend(bucket, per_s, burst):
             if loop.time() + wait_s > call.deadline:
                 detail = (
-                    f"Key {call.owner}: its videos may have {per_s:g} frames per second here, and the deadline "
+                    f"Key {call.owner}: its videos may have {per_s:g} frames per second here, and the "
+                    "deadline "
                     "passes before the next. Go on with the session later."
                 )
                 raise ServiceError(Kind.QUOTA_EXCEEDED, detail, retry_after_s=wait_s)

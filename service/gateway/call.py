@@ -60,7 +60,7 @@ class Call:
 
 
 def note_slow_reader(scope: object) -> None:
-    """Record the HTTP request of this ASGI scope, if there is one, as ended because its answer was not read."""
+    """Record the HTTP request of this ASGI scope, if any, as ended because its answer was not read."""
     call = scope.get("state", {}).get("call") if isinstance(scope, dict) else None
     if isinstance(call, Call):
         call.kind = SLOW_READER

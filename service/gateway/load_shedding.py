@@ -1,7 +1,7 @@
 """Refuses requests while there is no room for them, before their bodies are parsed or messages received.
 
-Under overload most requests end here, so that a refusal must cost far less than an answer. That of a gRPC call
-has no span, and no line of its own in the log.
+Under overload most requests end here, so that a refusal must cost far less than an answer. That of a gRPC
+call has no span, and no line of its own in the log.
 """
 
 import logging

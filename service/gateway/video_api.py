@@ -59,9 +59,7 @@ class _Video(StreamingResponse):
     """The lines of a video's frames. However it ends, the worker's call and the place end with it."""
 
     def __init__(self, answers: Answers, session: str, frame: int, call: Call) -> None:
-        super().__init__(
-            _lines(answers, frame, call), media_type=MEDIA_TYPE, headers={SESSION: session}
-        )
+        super().__init__(_lines(answers, frame, call), media_type=MEDIA_TYPE, headers={SESSION: session})
         self._answers, self._call = answers, call
         self._whole = False
 

@@ -35,10 +35,10 @@ class VideoRouter:
     async def track(self, request: pb.TrackVideoRequest, call: Call) -> Answers:
         """The session, then every frame's answer as it is done. `request` is changed on the way.
 
-        Frames come no faster than the key's rate allows. A worker that goes away is replaced as often as frames
-        go on being answered, but no frame that was being computed when its worker went away is sent to another:
-        the frame may be the cause. Raises ServiceError as the sessions' router and `Admission.pace` do; what has
-        come by then stays true.
+        Frames come no faster than the key's rate allows. A worker that goes away is replaced as often as
+        frames go on being answered, but no frame that was being computed when its worker went away is sent to
+        another: the frame may be the cause. Raises ServiceError as the sessions' router and `Admission.pace`
+        do; what has come by then stays true.
         """
         check_video(request, self._settings)
         pool = self._sessions.pool_for(request.open, call)

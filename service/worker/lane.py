@@ -131,7 +131,8 @@ class _Queue:
 
     Next is one whose owner has the least work under way, and among these the first by its rank. When the room
     is full, the newest entry of the owner with the most work makes room for an owner with less (longest queue
-    drop), so that the room is shared max-min fairly. Bulk work takes no room: videos are bounded by their number.
+    drop), so that the room is shared max-min fairly. Bulk work takes no room: videos are bounded by their
+    number.
     """
 
     def __init__(self, room: int, threads: _Threads) -> None:
@@ -317,7 +318,7 @@ class Lane:
             raise ServiceError(Kind.OVERLOADED, detail, retry_after_s=max(_LEAST_RETRY_S, wait_s))
 
     def _make_room(self, ticket: Ticket) -> None:
-        """Reject the newest work of the owner with the most. Raise `overloaded` if that is the ticket's own."""
+        """Reject the newest work of the owner with the most; raise `overloaded` if that is the ticket's."""
         displaced = self._waiting.displaceable_by(ticket)
         loser = displaced.ticket if displaced else ticket
         retry_s = max(_LEAST_RETRY_S, self._waiting.ahead_of(loser) * self._pace_s)

@@ -146,7 +146,9 @@ class Worker:
         state = health.aio.HealthServicer()
         server = make_server(
             SegmentationServicer(manifest.variant, segmenter, lane, images, decoding, settings),
-            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), decoding, decoders, settings),
+            TrackingServicer(
+                manifest.variant, tracker, lane, (sessions, images), decoding, decoders, settings
+            ),
             VariantsServicer(describe(artifact, settings.max_queued + settings.concurrency)),
             state,
             settings,

@@ -55,7 +55,7 @@ def test_a_key_with_90_requests_fails_none_of_anothers_50(house: Deployment, way
         ):
             images = [(await each.encode_image(JPEG)).id for each in (much, little)]
             hogs = [asyncio.create_task(forever(much, images[0])) for _ in range(GREEDY)]
-            while not greedy[Kind.OVERLOADED.value]:
+            while not greedy[Kind.OVERLOADED.value]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             waits = asyncio.Semaphore(5)
 

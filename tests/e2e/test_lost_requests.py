@@ -124,10 +124,11 @@ def computed(deployment: Deployment, worker: int) -> float:
 async def running(deployment: Deployment) -> list[int]:
     """The workers that compute something, once there is one."""
     while True:
-        found = []
-        for worker in (0, 1):
-            if await asyncio.to_thread(deployment.told, "worker_running_requests", worker):
-                found.append(worker)
+        found = [
+            worker
+            for worker in (0, 1)
+            if await asyncio.to_thread(deployment.told, "worker_running_requests", worker)
+        ]
         if found:
             return found
         await asyncio.sleep(0.01)

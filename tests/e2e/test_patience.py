@@ -1,4 +1,4 @@
-"""The client's patience: with a worker that is frozen past a deadline, and with a request that kills workers."""
+"""The client's patience: with a worker frozen past a deadline, and with a request that kills workers."""
 
 import asyncio
 import threading

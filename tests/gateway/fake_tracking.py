@@ -26,7 +26,9 @@ class FakeTracking(tracking_pb2_grpc.TrackingServicer):
         """A session that has no frames."""
         return pb.Session(session=session_of(context), variant="demo")
 
-    async def TrackVideo(self, request: pb.TrackVideoRequest, context: Any) -> AsyncIterator[pb.TrackResponse]:
+    async def TrackVideo(
+        self, request: pb.TrackVideoRequest, context: Any
+    ) -> AsyncIterator[pb.TrackResponse]:
         endless = request.video == ENDLESS
         self.under_way += 1
         try:

@@ -21,7 +21,9 @@ def worker(house: House, keys: KeysFile) -> FakeWorker:
     return worker
 
 
-def test_a_key_below_its_share_is_admitted_where_another_fills_the_room(house: House, worker: FakeWorker) -> None:
+def test_a_key_below_its_share_is_admitted_where_another_fills_the_room(
+    house: House, worker: FakeWorker
+) -> None:
     with ThreadPoolExecutor(8) as threads:
         held: list[Future[httpx.Response]] = []
 
@@ -40,7 +42,8 @@ def test_a_key_below_its_share_is_admitted_where_another_fills_the_room(house: H
         answer = segment(house, "bob")
         assert (answer.status_code, answer.json()["type"]) == (429, "/problems/overloaded")
         assert answer.json()["detail"] == (
-            "Variant demo has 6 requests waiting or running; the limit is 4, of which key bob, with 2 of them, "
+            "Variant demo has 6 requests waiting or running; the limit is 4, of which key bob, "
+            "with 2 of them, "
             "has a share of 2."
         )
         assert int(answer.headers["retry-after"]) >= 1

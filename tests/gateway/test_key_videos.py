@@ -20,7 +20,10 @@ def lines(house: House, name: str, frames: int, deadline_ms: int = 60_000, **req
     """What the video of so many frames is answered, line by line."""
     answer = house.http.post(
         "/v1/videos/track",
-        files={"video": ("clip", str(frames).encode()), "request": (None, json.dumps({"prompts": [], **request}))},
+        files={
+            "video": ("clip", str(frames).encode()),
+            "request": (None, json.dumps({"prompts": [], **request})),
+        },
         headers={**authorization(name), "X-Deadline-Ms": str(deadline_ms)},
     )
     assert answer.status_code == 200, answer.text

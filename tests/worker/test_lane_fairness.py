@@ -60,7 +60,14 @@ def test_a_full_queue_makes_room_for_an_owner_with_less() -> None:
         (third,) = await crowd.come("modest")
         assert third.done() and isinstance(third.exception(), ServiceError)
         ended = await crowd.end()
-        assert _kinds(ended) == [*["greedy"] * 3, "overloaded", "overloaded", "modest", "modest", "overloaded"]
+        assert _kinds(ended) == [
+            *["greedy"] * 3,
+            "overloaded",
+            "overloaded",
+            "modest",
+            "modest",
+            "overloaded",
+        ]
         for displaced in ended[3:5]:
             assert "key greedy has more of them than others" in displaced.detail
             assert displaced.retry_after_s >= 0.5
