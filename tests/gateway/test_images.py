@@ -179,7 +179,8 @@ def test_what_is_no_id_is_refused(served: House, id: str) -> None:
 def test_an_image_counts_among_the_requests_that_may_wait(house: House) -> None:
     house.open(house.worker(), max_waiting=1)
     pool = house.gateway.router.pool("demo")
-    house.tell(lambda: setattr(pool, "admitted", 1))
+    place = pool.requests.hold("")
+    house.tell(place.__enter__)
     answer = encode(house)
     assert (answer.status_code, answer.json()["type"]) == (429, "/problems/overloaded")
 
