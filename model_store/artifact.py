@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from model_store import strict_json
-from model_store.artifact_files import GRAPH_SUFFIX, FileFault, check_graph, check_is_file, check_names
+from model_store.artifact_files import (
+    GRAPH_SUFFIX,
+    ArtifactFileError,
+    check_graph,
+    check_is_file,
+    check_names,
+)
 
 SCHEMA = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 MAX_MANIFEST_BYTES = 16 << 20
-# Sides of images and masks, tokens of a text, frames and pointers of a memory: far more than any variant has, and
-# few enough that a manifest cannot make a worker ask for all memory there is.
+# Sides of images and masks, tokens of a text, frames and pointers of a memory: far more than any variant has,
+# and few enough that a manifest cannot make a worker ask for all memory there is.
 _MOST = 8192
 _MOST_TOKENS = 2**20
 # A store that comes with the package.
@@ -202,7 +208,7 @@ def digests(manifest: Manifest) -> dict[str, str]:
     named = [*graphs, *manifest.files.items()]
     try:
         check_names(named, MANIFEST)
-    except FileFault as fault:
+    except ArtifactFileError as fault:
         raise ArtifactError(f"{manifest.variant}: {MANIFEST} {fault}") from None
     for name, _ in graphs:
         if not name.endswith(GRAPH_SUFFIX):
@@ -216,8 +222,8 @@ def verify(artifact: Artifact) -> None:
     """Compares every file of the artefact with its manifest, before any runtime opens one.
 
     Raises:
-        ArtifactError: a file is missing, a link, or not the one the manifest names, or a graph refers to a file
-            that the manifest does not name.
+        ArtifactError: a file is missing, a link, or not the one the manifest names, or a graph refers to a
+            file that the manifest does not name.
     """
     named = digests(artifact.manifest)
     # An installer may link the package's files from its cache.
@@ -231,7 +237,7 @@ def verify(artifact: Artifact) -> None:
                 raise ArtifactError(f"{path} is not the file its manifest names: its sha256 differs")
         for graph in artifact.manifest.graphs.values():
             check_graph(artifact.folder / graph.file, artifact.manifest.files)
-    except FileFault as fault:
+    except ArtifactFileError as fault:
         raise ArtifactError(str(fault)) from None
     except OSError as error:
         raise ArtifactError(f"{artifact.folder} cannot be read: {error.strerror}") from error

@@ -70,7 +70,7 @@ def _check_zip(path: Path) -> None:
     """Check every record of a zip file, which torch does not.
 
     Raises:
-        CheckpointError: a record is compressed, records overlap, or one's bytes are not those that were written.
+        CheckpointError: a record is compressed, records overlap, or one's checksum is wrong.
     """
     size = path.stat().st_size
     with zipfile.ZipFile(path) as file:

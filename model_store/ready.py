@@ -122,8 +122,8 @@ async def _fetch(name: str, address: str, digest: str, folder: Path, report: Rep
 
 
 def _sizes(manifest: Manifest, bounds: Bounds) -> dict[str, int]:
-    """The most bytes that each file may have: a graph's as the manifest says, and so its weights beside it."""
-    sizes = {name: bounds.other_bytes for name in artifact.digests(manifest)}
+    """The most bytes that each file may have: of a graph and its weights, what the manifest says."""
+    sizes = dict.fromkeys(artifact.digests(manifest), bounds.other_bytes)
     for graph in manifest.graphs.values():
         sizes[graph.file] = graph.bytes
         if (weights := f"{graph.file}.data") in sizes:

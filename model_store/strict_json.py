@@ -59,7 +59,7 @@ def _check(value: Any, depth: int) -> None:
 
 
 def _is_text(value: str) -> bool:
-    """Whether a terminal shows it as it is: no control characters but line breaks and tabs, no half characters."""
+    """Whether a terminal shows it as it is, without control characters and half characters."""
     return not any(
         (each < " " and each not in "\n\t") or "\x7f" <= each <= "\x9f" or "\ud800" <= each <= "\udfff"
         for each in value

@@ -1,8 +1,8 @@
 """ServiceError <-> gRPC status, and the request's id. Shared by gateway, worker and client.
 
 An error travels as a status whose details hold google.rpc.ErrorInfo{reason: <kind>, domain: efficientsam3}
-and, where the error says when to come back, metadata {retry_after_s}; {begun: true} where a worker may have begun
-the request when it went away. The request's id travels as metadata
+and, where the error says when to come back, metadata {retry_after_s}; {begun: true} where a worker may have
+begun the request when it went away. The request's id travels as metadata
 `x-request-id` in both directions. The gateway tells a worker on whose behalf it asks by metadata `x-owner`,
 the id that a new session is to have by `x-session`, and how many sessions the owner may have by `x-sessions`.
 """

@@ -25,8 +25,9 @@ class AsyncClient:
 
     Every method raises ServiceError with the server's kind; UNAVAILABLE where no server answers. What may
     pass is tried again, no sooner than the server asks for. Where no answer came to what makes something new
-    (a session, a fork, a video's), that is not: it may have been made. A request that a worker did not outlive
-    is tried three times at most, since it may be the cause. Where a deadline passed, frames alone are tried again.
+    (a session, a fork, a video's), that is not: it may have been made. A request that a worker did not
+    outlive is tried three times at most, since it may be the cause. Where a deadline passed, frames alone are
+    tried again.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class AsyncClient:
 
         `timeout_s` bounds one try of one request, and is told to the server; in a stream, or a video, it
         bounds the wait for one frame. `patience_s`: for so long what may pass is tried again, 0: never;
-        None: for `timeout_s`, and frames for twice that, so that one whose deadline passed is tried once more. `key`: where the server asks for one. `ca`: a PEM file of the authorities to
+        None: for `timeout_s`, and frames for twice that, so that one whose deadline passed is tried once more.
+        `key`: where the server asks for one. `ca`: a PEM file of the authorities to
         believe, instead of the usual ones. Raises INVALID_ARGUMENT for another address.
         """
         self._transport = _transport(Server(address, timeout_s, key, ca))

@@ -12,7 +12,7 @@ from service.errors import Kind, ServiceError
 _T = TypeVar("_T")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-# Times that a request is tried which a worker, or the connection, did not outlive: the request may be the cause.
+# Times that a request is tried which a worker, or the connection, did not outlive: it may be the cause.
 MOST_BEGUN = 3
 # The same for a frame. Its session is lost if it is given up, and many workers may die for other reasons.
 MOST_BEGUN_FRAME = 10
@@ -31,7 +31,7 @@ def was_refused(error: ServiceError) -> bool:
 
 
 def frame_may_pass(error: ServiceError) -> bool:
-    """As `may_pass`, for what changes nothing when it is done twice, such as a frame of this index and revision.
+    """As `may_pass`, for what changes nothing when it is done twice, such as a frame of a session.
 
     A deadline that passed is no reason to give up then: the worker may have been frozen.
     """

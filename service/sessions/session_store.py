@@ -75,7 +75,8 @@ class SessionStore(Protocol):
 
     To another owner a session does not exist. Whatever finds no session raises `session_expired` where there
     was one whose time is over, else `session_not_found`; whatever finds damaged bytes raises
-    `session_corrupt`; all of it raises `store_unavailable` where the store is out of reach. Each of these is one step: it is done, or nothing of it is.
+    `session_corrupt`; all of it raises `store_unavailable` where the store is out of reach.
+    Each of these is one step: it is done, or nothing of it is.
     """
 
     async def admit(self, owner: str, id: str, most: int) -> None:

@@ -1,4 +1,4 @@
-"""Taking an artefact from a hostile web server: one clear line, within bounds, and the store stays as it was."""
+"""Taking an artefact from a hostile web server: one clear line, within bounds, and an unchanged store."""
 
 import gzip
 import hashlib
@@ -335,8 +335,8 @@ MANIFESTS: list[tuple[str, bytes, str]] = [
 
 @pytest.mark.parametrize(("manifest", "says"), [pytest.param(*each[1:], id=each[0]) for each in MANIFESTS])
 def test_a_hostile_manifest_is_refused_in_one_line(tmp_path: Path, manifest: bytes, says: str) -> None:
-    outside = {file for file in tmp_path.parent.rglob("*")}
+    outside = set(tmp_path.parent.rglob("*"))
     with HostileServer({**FILES, MANIFEST: manifest}) as server:
         message = _takes(server, tmp_path / "store", hashlib.sha256(manifest).hexdigest())
     assert any(each in message for each in says.split("|")), message
-    assert {file for file in tmp_path.parent.rglob("*")} - outside == {tmp_path / "store"}
+    assert set(tmp_path.parent.rglob("*")) - outside == {tmp_path / "store"}
