@@ -43,7 +43,7 @@ class AsyncClient:
 
         `timeout_s` bounds one try of one request, and is told to the server; in a stream, or a video, it
         bounds the wait for one frame. `patience_s`: for so long what may pass is tried again, 0: never;
-        None: for `timeout_s`, and frames for twice that, so that one whose deadline passed is tried once more.
+        None: for `timeout_s`, and frames for twice that, so that a late one is tried once more.
         `key`: where the server asks for one. `ca`: a PEM file of the authorities to
         believe, instead of the usual ones. Raises INVALID_ARGUMENT for another address.
         """
