@@ -15,7 +15,7 @@ export FUZZ_S
 # What `make images` builds: gateway, worker-cpu, worker-gpu. docs/docker.md has what else can be set.
 IMAGES ?= gateway worker-cpu
 
-.PHONY: help serve test test-full test-page fuzz hostile chaos bench bench-peers images lock compose-test check fix clean
+.PHONY: help serve test test-full test-page fuzz hostile chaos bench bench-peers images lock compose-test check audit fix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -66,6 +66,9 @@ check: $(VENV)/.dev ## lint, format, types, import contracts, generated code
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python -m deploy.schema --check
 
+audit: $(VENV)/.audit ## compare pinned and installed versions with advisories (needs the network)
+	$(BIN)/python -m tests.audit
+
 fix: $(VENV)/.dev ## what `check` complains about, as far as a tool can mend it
 	$(BIN)/python proto/generate.py
 	$(BIN)/python -m deploy.schema
@@ -92,6 +95,11 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 $(VENV)/.page: $(VENV)/.dev
 	@echo "==> installing what drives a browser"
 	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[page]'
+	@touch $@
+
+$(VENV)/.audit: pyproject.toml | $(BIN)/python
+	@echo "==> installing what asks for advisories"
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e '.[audit]'
 	@touch $@
 
 $(VENV)/.images: pyproject.toml | $(BIN)/python

@@ -19,15 +19,15 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECA
 
 
 class ArtifactFileError(ValueError):
-    """A file, or its name, is not one that an artefact may have; the message says which and what is wrong."""
+    """A file or a name that an artefact may not have; the message says which, and what is wrong."""
 
 
 def check_names(named: Iterable[tuple[str, str]], reserved: str) -> None:
     """Check every (name, sha256) of an artefact's files; `reserved` is the manifest's own name.
 
     Raises:
-        ArtifactFileError: a name is no plain file name on every system, or is there twice, or a digest is no
-        sha256.
+        ArtifactFileError: a name is no plain file name on every system, or is there twice, or a digest is
+            no sha256.
     """
     seen: set[str] = set()
     for name, digest in named:
@@ -70,8 +70,7 @@ def check_graph(path: Path, files: Mapping[str, str]) -> None:
 
     Raises:
         ArtifactFileError: it is no ONNX model, or a tensor's numbers are in a file that the manifest does not
-        list,
-            or beyond the end of one.
+            list, or beyond the end of one.
     """
     sizes: dict[str, int] = {}
     try:

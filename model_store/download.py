@@ -169,9 +169,8 @@ def _redirected(name: str, url: httpx.URL, answer: httpx.Response) -> httpx.URL:
         or not (target.scheme == "https" or (same_host and url.scheme == "http"))
     ):
         raise DownloadError(
-            f"{name} cannot be had: it was redirected to an address that is not followed; only https:// "
-            "addresses, "
-            "and http:// ones of the same host, are"
+            f"{name} cannot be had: it was redirected to an address that is not followed; "
+            "only https:// addresses, and http:// ones of the same host, are"
         )
     return target
 

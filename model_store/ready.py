@@ -122,7 +122,7 @@ async def _fetch(name: str, address: str, digest: str, folder: Path, report: Rep
 
 
 def _sizes(manifest: Manifest, bounds: Bounds) -> dict[str, int]:
-    """The most bytes that each file may have. The manifest states those of a graph and of its weights."""
+    """The most bytes that each file may have: of a graph and its weights, what the manifest says."""
     sizes = dict.fromkeys(artifact.digests(manifest), bounds.other_bytes)
     for graph in manifest.graphs.values():
         sizes[graph.file] = graph.bytes

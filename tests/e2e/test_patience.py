@@ -1,4 +1,4 @@
-"""The client's patience: with a worker frozen past a deadline, and with a request that kills workers."""
+"""The patience of the client with a worker that is frozen longer than a deadline."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Taking an artefact from a hostile web server: one clear line, in bounds; the store stays as it was."""
+"""Taking an artefact from a hostile web server: one clear line, within bounds, and an unchanged store."""
 
 import gzip
 import hashlib

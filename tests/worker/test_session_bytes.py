@@ -19,8 +19,8 @@ from service.worker.tracker.state import Origin, State
 from tests.redis_server import RedisServer
 
 FRAMES = 24
-# Beside its numbers a part has its checksum and the shape of its tensor; Redis rounds every value up to one
-# of its sizes.
+# Beside its numbers a part has its checksum and the shape of its tensor; Redis rounds each value up to one of
+# its sizes.
 HEADER_BYTES, ROUNDED_UP = 32, 1.25
 
 
