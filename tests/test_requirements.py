@@ -1,5 +1,6 @@
 """Versions without known advisories: in pyproject.toml, in the images' lock files, and installed."""
 
+import json
 import re
 import subprocess
 import sys
@@ -71,24 +72,25 @@ def test_redis_of_the_tests_runs_our_scripts(redis_server: RedisServer) -> None:
     assert Version(str(told["redis_version"])) >= Version("6.2")
 
 
+def _report_of(**entry: object) -> str:
+    return f"print({json.dumps({'dependencies': [{'name': 'pillow', **entry}]})!r})"
+
+
 @pytest.mark.parametrize(
     ("behavior", "code", "says"),
     [
-        ("print('No known vulnerabilities found')", 0, ""),
-        ("print('pillow 1.0 PYSEC-1'); sys.exit(1)", audit.FOUND, ""),
-        (
-            "sys.exit('requests.exceptions.ConnectionError: no route')",
-            audit.UNREACHED,
-            "could not be reached",
-        ),
+        (_report_of(version="13.0", vulns=[]), 0, "1 of 1 packages were checked"),
+        (_report_of(version="1.0", vulns=[{"id": "PYSEC-1"}]), audit.FOUND, "pillow 1.0: PYSEC-1"),
+        (_report_of(skip_reason="not found"), audit.UNREACHED, "could not be reached"),
+        ("sys.exit('ConnectionError: no route')", audit.UNREACHED, "could not be reached"),
     ],
 )
-def test_audit_tells_an_advisory_from_a_lost_network(
+def test_audit_distinguishes_an_advisory_from_a_lost_network(
     capfd: pytest.CaptureFixture[str], behavior: str, code: int, says: str
 ) -> None:
     """With a stand-in for pip-audit, since tests reach no network."""
     assert audit.audit((sys.executable, "-c", f"import sys; {behavior}")) == code
-    assert says in capfd.readouterr().err
+    assert says in "".join(capfd.readouterr())
 
 
 def test_audit_is_no_part_of_the_checks() -> None:
