@@ -62,7 +62,7 @@ def test_what_is_refused_unworked_has_no_stages(start: Start, collector: Collect
     async def scenario() -> None:
         async with start(trace_endpoint=collector.endpoint) as client:
             await client.refused(pb.SegmentRequest())
-            await client.refused(asking(data=b"no image"))
+            await client.refused(asking(data=b"\xff\xd8\xff no image"))
 
     run(scenario())
     unworked, unreadable = collector.named("efficientsam3.v1.Segmentation/Segment")
