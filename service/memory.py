@@ -12,8 +12,8 @@ from pathlib import Path
 _LOG = logging.getLogger(__name__)
 
 _INTERVAL_S = 5.0
-# Growth below this is not worth a collection.
-_GROWTH_BYTES = 32 * 1024 * 1024
+# Growth since the last release; less is not worth a collection.
+_GROWTH_BYTES = 4 * 1024 * 1024
 _STATUS = Path("/proc/self/statm")
 
 
@@ -40,17 +40,15 @@ async def releasing_memory() -> AsyncIterator[None]:
 async def _release_memory(trim: Callable[[], None]) -> None:
     gc.collect()
     gc.freeze()
-    lowest = _resident_bytes()
+    released = _resident_bytes()
     while True:
         await asyncio.sleep(_INTERVAL_S)
-        if _resident_bytes() > lowest + _GROWTH_BYTES:
+        if _resident_bytes() > released + _GROWTH_BYTES:
             gc.collect()
             # It releases the interpreter's lock.
             await asyncio.to_thread(trim)
-            lowest = _resident_bytes()
-            _LOG.debug("memory was released: %d MiB are resident", lowest // 2**20)
-        else:
-            lowest = min(lowest, _resident_bytes())
+            released = _resident_bytes()
+            _LOG.debug("memory was released: %d MiB are resident", released // 2**20)
 
 
 def _trim_function() -> Callable[[], None] | None:

@@ -97,7 +97,9 @@ def test_a_text_is_followed_through_a_killed_worker(
     when(video, 8, killed.kill)
     stands(video, FRAMES - 1)
     shot(video, "video-tracked")
-    assert not killed.runs and sorted(wire.last()) == list(range(FRAMES)) and not wire.refusals
+    assert not killed.runs and sorted(wire.last()) == list(range(FRAMES))
+    # The frame that the killed worker computed is sent again by the page.
+    assert [refusal["type"] for refusal in wire.refusals] in ([], ["/problems/unavailable"])
     assert len(wire.sessions()) == 1
     told = [wire.last()[index]["objects"] for index in range(FRAMES)]
     assert told == undisturbed(url, wire, {0: [{"text": "polar bear"}]})
