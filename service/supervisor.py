@@ -14,7 +14,7 @@ from pathlib import Path
 from service.config import ServeSettings
 from service.gateway.router import Describe
 from service.gateway.server import Gateway, Stop
-from service.memory import releasing_memory
+from service.memory import bound_allocator, releasing_memory
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ async def serve(
 
     Raises ListenError when an address cannot be had, and ConfigurationError.
     """
+    bound_allocator()
     stop = Stop.on_signals()
     with _runtime_folder() as folder:
         addresses = {

@@ -23,7 +23,7 @@ from service.gateway.http_protocol import BoundedConfig, BoundedHttp
 from service.gateway.router import Describe, Fetch, Router
 from service.gateway.session_router import SessionRouter
 from service.gateway.video_router import VideoRouter
-from service.memory import releasing_memory
+from service.memory import bound_allocator, releasing_memory
 from service.open_files import allow_many
 from service.rpc_server import SERVICES
 from service.sessions.redis_store import RedisStore
@@ -228,6 +228,7 @@ def _bracketed(host: str) -> str:
 async def run(settings: GatewaySettings, describe: Describe, say: Callable[[str], None]) -> None:
     """Be a gateway until SIGINT or SIGTERM. Raises ListenError, and ConfigurationError."""
     allow_many()
+    bound_allocator()
     stop = Stop.on_signals()
     gateway = await Gateway.start(settings, describe)
     say(f"Listening: HTTP {gateway.url}, gRPC {gateway.grpc_address}.")

@@ -15,7 +15,7 @@ from PIL import Image
 from model_store import artifact as artifacts
 from model_store.artifact import Artifact, ArtifactError
 from service.config import ConfigurationError, WorkerSettings
-from service.memory import releasing_memory
+from service.memory import bound_allocator, releasing_memory
 from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.rpc_server import SERVICES, make_server
 from service.sessions.image_store import ImageStore, MemoryImages
@@ -80,6 +80,7 @@ async def serve(
 
     Closes the engine. Raises StartError when the address cannot be had.
     """
+    bound_allocator()
     # Until here a signal ends the process at once, as by default: there is nothing to finish yet.
     stop = _stop_event(parent_fd)
     worker = await Worker.listen(artifact, engine, settings)
