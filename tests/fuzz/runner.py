@@ -26,6 +26,8 @@ from tests.fuzz.target import Target, key
 # The part of the time in which caches and pools fill; memory is compared with what is held after it.
 _WARM_UP = 0.5
 _GROWTH = 1.1
+# The same of a run that is too short to fill every cache and pool before the first measurement.
+_SHORT_S, _SHORT_GROWTH = 120, 1.25
 _SETTLE_S = 60.0
 _LOOK_S = 0.4
 
@@ -174,7 +176,7 @@ class Run:
         """Resident bytes, once sessions and images of before have ended; at most for a minute."""
         until = time.monotonic() + (_SETTLE_S if before else 2.0)
         held = self.target.memory()
-        while before and time.monotonic() < until and _grown(before, held):
+        while before and time.monotonic() < until and self._grown(before, held):
             time.sleep(1.0)
             held = self.target.memory()
         return held
@@ -186,9 +188,13 @@ class Run:
                 f"{name}: {before[name] / 1e6:.0f} MB after warm-up, {after[name] / 1e6:.0f} MB at the end",
                 highlight=False,
             )
-        for name in _grown(before, after):
+        for name in self._grown(before, after):
             detail = f"{name} grew from {before[name]:,} to {after[name]:,} bytes"
             self._add(Finding("memory", detail), Case("raw.http", "http"))
+
+    def _grown(self, before: dict[str, int], after: dict[str, int]) -> list[str]:
+        limit = _SHORT_GROWTH if self.options.seconds < _SHORT_S else _GROWTH
+        return [name for name in before if after[name] > limit * before[name]]
 
     def _hunter(self) -> Hunter:
         serving = self.target.serving
@@ -211,10 +217,6 @@ class Run:
             "{task.fields[found]} findings",
         )
         return Progress(*map(TextColumn, columns), BarColumn(), TimeRemainingColumn(), console=self.console)
-
-
-def _grown(before: dict[str, int], after: dict[str, int]) -> list[str]:
-    return [name for name in before if after[name] > _GROWTH * before[name]]
 
 
 def tell(run: Run, save: Callable[[Found], Path | None]) -> None:
