@@ -64,13 +64,15 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            # In a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone. Cancelled
-            # while it starts, asyncio kills the process itself.
+            # In a process group of its own, so that Ctrl-C in a terminal reaches the supervisor alone. In a
+            # session of its own Linux would schedule it apart from the gateway (autogroup): under a flood we
+            # measured that a busy gateway kept a worker on the same core from running for seconds.
+            # Canceled while it starts, asyncio kills the process itself.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(self._parent_fd,),
-                start_new_session=True,
+                process_group=0,
             )
             code = await self._process.wait()
             if loop.time() - started > _STEADY_S:

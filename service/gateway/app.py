@@ -17,6 +17,7 @@ from service.gateway.app_common import as_json, while_connected
 from service.gateway.body import read_encode_request, read_segment_request
 from service.gateway.call import Call
 from service.gateway.outer import Outer
+from service.gateway.turns import Turns
 from service.gateway.page import add_page
 from service.gateway.router import Router
 from service.gateway.schema import EncodeAnswer, PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
@@ -38,6 +39,7 @@ def make_app(
     telemetry: Telemetry,
     admission: Admission,
     store: RedisStore | None,
+    turns: Turns,
 ) -> FastAPI:
     """The ASGI application. `/docs` brings its own script and style: nothing is asked of another host."""
     app = FastAPIOffline(
@@ -58,7 +60,9 @@ def make_app(
         add_page(app)
     problems.install(app)
     openapi.install(app, keyed=admission.keyed)
-    app.add_middleware(Outer, settings=settings, telemetry=telemetry, admission=admission, router=router)
+    app.add_middleware(
+        Outer, settings=settings, telemetry=telemetry, admission=admission, router=router, turns=turns
+    )
     if settings.allowed_origins:
         # Outermost, so that a page of an allowed origin may read every refusal.
         app.add_middleware(

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from service.config import GatewaySettings
 from service.gateway.call import note_slow_reader
+from service.gateway.turns import Turns
 
 # Unread responses are checked this many times in each `write_timeout_s`.
 _CHECKS = 4
@@ -22,6 +23,8 @@ class Connections:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
+        # Bodies in chunks are parsed by turns.
+        self.parsing = Turns()
         self._addresses: dict[Connection, str] = {}
         self._per_address: Counter[str] = Counter()
         # Without a complete request, in the order in which they began to wait.

@@ -18,8 +18,11 @@ from service.gateway.connections import Connections
 
 # Bytes that are parsed before the bounds are looked at again.
 _HTTP_SLICE, _WEBSOCKET_SLICE = 8192, 2048
+# The same for a body in chunks. A chunk of any size costs some 25 us.
+_CHUNKED_SLICE = 1024
 # Pieces that a body may arrive in, and bytes that each further one must have on average.
-_MAX_PIECES, _MIN_PIECE_BYTES = 2000, 512
+_MAX_PIECES, _MIN_PIECE_BYTES = 256, 512
+_END_OF_HEAD = b"\r\n\r\n"
 # Fragments of one WebSocket message, and pings and pongs of one connection per second.
 _MAX_FRAGMENTS = 4096
 _MAX_CONTROL_PER_S = 100
@@ -49,6 +52,17 @@ class _PieceCounter(h11.Connection):
     """An h11 connection that refuses a body in too many small pieces."""
 
     pieces = size = 0
+    _chunked = False
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether a body arrives, and comes in chunks."""
+        return self._chunked and self.their_state is h11.SEND_BODY
+
+    @property
+    def in_large_pieces(self) -> bool:
+        """Whether the pieces of the body had enough bytes on average."""
+        return 0 < self.pieces * _MIN_PIECE_BYTES <= self.size
 
     def next_event(self) -> Any:
         event = super().next_event()
@@ -59,6 +73,7 @@ class _PieceCounter(h11.Connection):
                 raise h11.RemoteProtocolError("The body arrives in too many small pieces.")
         elif isinstance(event, h11.Request):
             self.pieces = self.size = 0
+            self._chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
         return event
 
 
@@ -93,6 +108,8 @@ class BoundedHttp(H11Protocol):
         self.timeout_keep_alive = cast(int, config.bounds.settings.idle_timeout_s)
         self.conn = _PieceCounter(h11.SERVER)
         self.lingering = False
+        # What was received and waits for its turn to be parsed: at most two reads of the socket.
+        self._unparsed = bytearray()
         self._head_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -114,10 +131,12 @@ class BoundedHttp(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        for start in range(0, len(data), _HTTP_SLICE):
-            if self.lingering or self.transport.is_closing():
-                return
-            super().data_received(data[start : start + _HTTP_SLICE])
+        waits = bool(self._unparsed)
+        self._unparsed += data
+        if waits:
+            self._socket.pause_reading()
+        else:
+            self._parse()
 
     def handle_events(self) -> None:
         super().handle_events()
@@ -169,6 +188,31 @@ class BoundedHttp(H11Protocol):
         self._bounds.waits(self)
         self._socket.resume_reading()
         self.loop.call_later(_LINGER_S, self._socket.close)
+
+    def _parse(self) -> None:
+        """Parse what was received; of a body in chunks one slice, and the next in a later iteration."""
+        while self._unparsed:
+            if self.lingering or self.transport.is_closing() or self.transport is self._socket:
+                self._unparsed.clear()
+                return
+            size = self._slice_bytes()
+            piece = bytes(self._unparsed[:size])
+            del self._unparsed[:size]
+            super().data_received(piece)
+            if self._unparsed and self.conn.in_chunks:
+                self._socket.pause_reading()
+                self._bounds.parsing.run(self, self._parse)
+                return
+        if not self.flow.read_paused:
+            self._socket.resume_reading()
+
+    def _slice_bytes(self) -> int:
+        if self.conn.in_chunks:
+            return _HTTP_SLICE if self.conn.in_large_pieces else _CHUNKED_SLICE
+        if self.conn.their_state is h11.IDLE:
+            end = self._unparsed.find(_END_OF_HEAD, 0, _HTTP_SLICE)
+            return end + len(_END_OF_HEAD) if end >= 0 else _HTTP_SLICE
+        return _HTTP_SLICE
 
     def _await_head(self) -> None:
         if self._head_timer is None:

@@ -16,6 +16,7 @@ from service.gateway.body_stream import BodyStream, ReceivingBytes, has_body
 from service.gateway.call import Call, recorded
 from service.gateway.hosts import PROBES, HostCheck
 from service.gateway.load_shedding import check_http_room
+from service.gateway.turns import Turns
 from service.gateway.problems import problem
 from service.gateway.redaction import loggable
 from service.gateway.router import Router
@@ -38,6 +39,7 @@ class Outer:
         telemetry: Telemetry,
         admission: Admission,
         router: Router,
+        turns: Turns,
     ) -> None:
         self._app = app
         self._router = router
@@ -46,6 +48,7 @@ class Outer:
         self._admission = admission
         self._hosts = HostCheck(settings, keyed=admission.keyed)
         self._receiving = ReceivingBytes(settings.max_receiving_bytes)
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,7 +76,7 @@ class Outer:
                 self._hosts.check(headers.get("host"))
             check_origin(headers, self._settings.allowed_origins)
             if _is_api(scope):
-                call.key = self._admission.key(headers.get("authorization"))
+                await self._start(call, headers, scope)
             call.deadline += deadline_ms(headers, self._settings) / 1000
             body = BodyStream(headers, receive, self._settings, self._receiving, call.owner)
             reply.body_read = lambda: body.complete
@@ -95,6 +98,15 @@ class Outer:
             await self._refuse(call, ServiceError(Kind.INTERNAL, INTERNAL_DETAIL), scope, receive, reply)
         finally:
             await reply.place.aclose()
+
+    async def _start(self, call: Call, headers: Headers, scope: Scope) -> None:
+        """Find the call's key and wait for its turn. Raises ServiceError UNAUTHENTICATED, OVERLOADED."""
+        try:
+            call.key = self._admission.key(headers.get("authorization"))
+        finally:
+            # Clients without a valid key are told apart by their hosts.
+            client = scope.get("client")
+            await self._turns.start(call.owner or (client[0] if client else ""))
 
     async def _check_room(self, call: Call, headers: Headers, scope: Scope, body: BodyStream) -> None:
         """Raise ServiceError OVERLOADED while no variant has room for the request: its body is not parsed."""

@@ -20,6 +20,7 @@ from service.gateway.app import make_app
 from service.gateway.connections import Connections
 from service.gateway.fetch import Fetcher
 from service.gateway.http_protocol import BoundedConfig, BoundedHttp
+from service.gateway.turns import Turns
 from service.gateway.router import Describe, Fetch, Router
 from service.gateway.session_router import SessionRouter
 from service.gateway.video_router import VideoRouter
@@ -113,9 +114,10 @@ class Gateway:
         sessions = SessionRouter(router, settings, telemetry)
         videos = VideoRouter(router, sessions, admission, settings, telemetry)
         tracking = sessions, videos
+        turns = Turns()
         self._grpc = grpc_api.make_server(settings, router, tracking, telemetry, admission, self._health)
         config = BoundedConfig(
-            make_app(settings, router, tracking, telemetry, admission, self._store),
+            make_app(settings, router, tracking, telemetry, admission, self._store, turns),
             log_config=None,
             access_log=False,
             lifespan="off",
