@@ -24,8 +24,8 @@ from service.wire_format import FieldCounter, MalformedError
 _PROMPT_S = 0.25
 # A canceled call reads as the end of its messages a moment before its cancellation arrives.
 _CANCELLATION_S = 0.05
-# A frame is checked without the message that it comes in.
-_ENVELOPE_BYTES = 64 * 1024
+# A gateway adds fields to the messages that it forwards to a worker.
+_ADDED_BYTES = 64 * 1024
 # Larger messages are counted and parsed in a thread.
 _LARGE_BYTES = MIB
 # Bytes of a message to a public RPC, and how long it may take to arrive.
@@ -177,7 +177,8 @@ class MessageReader:
 
         `idle_s` is how long a stream may wait for its next message; None means without a limit.
         """
-        self._max_bytes = limits.max_body_bytes + _ENVELOPE_BYTES if limits else None
+        self._max_bytes = limits.max_body_bytes if limits else None
+        self._added_bytes = 0 if unfinished else _ADDED_BYTES
         self._fields = FieldCounter(limits or Limits())
         self._unfinished, self._idle_s = unfinished, idle_s
         self._public = FairTurns(_PUBLIC_AT_ONCE)
@@ -230,8 +231,8 @@ class MessageReader:
         return await self._unfinished.read(context, owner)
 
     async def _parsed(self, raw: bytes, incoming: Incoming) -> Message:
-        if self._max_bytes is not None and len(raw) > self._max_bytes:
-            raise _too_large(len(raw), self._max_bytes - _ENVELOPE_BYTES)
+        if self._max_bytes is not None and len(raw) > self._max_bytes + self._added_bytes:
+            raise _too_large(len(raw), self._max_bytes)
         try:
             if len(raw) < _LARGE_BYTES:
                 return incoming.parse(raw)

@@ -29,17 +29,17 @@ SESSION_ID = r"[a-z0-9-]{1,64}\.(?:[0-9a-f]{12}-)?[0-9a-f]{32}"
 # Of an artefact's digest, so many tell it from others of its variant.
 _DIGITS = 12
 _SESSION_ID = re.compile(SESSION_ID)
+_EMPTY_IMAGE = pb.Image(data=b"")
 
 
 def check(request: pb.SegmentRequest, limits: Limits) -> None:
     """Raise the ServiceError that names the first field that is wrong, and the limit it breaks.
 
-    Kinds: `payload_too_large` for bytes, pixels and counts, else `invalid_argument`.
+    Kinds: `payload_too_large` for pixels and counts, else `invalid_argument`.
     """
     # Counts come first: everything else takes time for each entry.
     _check_count("prompts", len(request.prompts), limits.max_prompts)
     _check_counts(((f"prompts[{index}]", each) for index, each in enumerate(request.prompts)), limits)
-    _check_size(request, limits)
     _check_image(request.image)
     if not request.prompts:
         raise _invalid("prompts is empty: send at least one prompt.")
@@ -51,7 +51,6 @@ def check(request: pb.SegmentRequest, limits: Limits) -> None:
 
 def check_new_image(request: pb.EncodeImageRequest, limits: Limits) -> None:
     """Raise the ServiceError that says why the request brings no image to keep. Kinds as of `check`."""
-    _check_size(request, limits)
     _check_image(request.image)
     if request.image.HasField("id"):
         raise _invalid("image.id names an image that was sent before: send image.base64 or image.url.")
@@ -81,7 +80,6 @@ def check_frame(frame: tracking_pb.Frame, limits: Limits) -> None:
     """Raise the ServiceError that names the first field of a frame that is wrong. Kinds as of `check`."""
     _check_count("prompts", len(frame.prompts), limits.max_prompts)
     _check_counts(((f"prompts[{index}]", each) for index, each in enumerate(frame.prompts)), limits)
-    _check_size(frame, limits)
     if frame.HasField("image"):
         _check_image(frame.image)
     elif not frame.revision:
@@ -98,7 +96,6 @@ def check_video(request: tracking_pb.TrackVideoRequest, limits: Limits) -> None:
     _check_count("prompts", len(request.prompts), limits.max_video_prompts)
     shown = ((f"prompts[{index}]", each.prompt) for index, each in enumerate(request.prompts))
     _check_counts(shown, limits)
-    _check_size(request, limits)
     check_open(request.open, limits)
     if not request.video:
         raise _invalid("video is empty: send a video file's bytes.")
@@ -160,18 +157,13 @@ def _check_image(image: pb.Image) -> None:
     source = image.WhichOneof("source")
     if source is None:
         raise _invalid("image is missing: send one of image.base64, image.url and image.id.")
-    if not getattr(image, source):
-        raise _invalid("image is empty." if source == "data" else f"image.{source} is empty.")
+    # To read the bytes would copy them.
+    if source == "data" and image == _EMPTY_IMAGE:
+        raise _invalid("image is empty.")
+    if source != "data" and not getattr(image, source):
+        raise _invalid(f"image.{source} is empty.")
     if source == "id":
         check_image_id(image.id, "image.id")
-
-
-def _check_size(
-    request: pb.SegmentRequest | pb.EncodeImageRequest | tracking_pb.Frame | tracking_pb.TrackVideoRequest,
-    limits: Limits,
-) -> None:
-    if (size := request.ByteSize()) > limits.max_body_bytes:
-        raise _too_large(f"The request has {size:,} bytes; the limit is {limits.max_body_bytes:,} bytes.")
 
 
 def _check_prompt(path: str, prompt: pb.Prompt, limits: Limits) -> None:

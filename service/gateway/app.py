@@ -17,7 +17,6 @@ from service.gateway.app_common import as_json, while_connected
 from service.gateway.body import read_encode_request, read_segment_request
 from service.gateway.call import Call
 from service.gateway.outer import Outer
-from service.gateway.turns import Turns
 from service.gateway.page import add_page
 from service.gateway.router import Router
 from service.gateway.schema import EncodeAnswer, PoolOut, ReadyOut, SegmentAnswer, VariantOut, VariantsOut
@@ -25,6 +24,7 @@ from service.gateway.session_api import add_sessions
 from service.gateway.session_router import SessionRouter
 from service.gateway.session_stream import add_stream
 from service.gateway.translate import encode_answer, segment_answer, variant_answer
+from service.gateway.turns import Turns
 from service.gateway.video_api import SESSION, add_videos
 from service.gateway.video_router import VideoRouter
 from service.pb.efficientsam3.v1 import segmentation_pb2

@@ -20,7 +20,6 @@ from service.pb.efficientsam3.v1 import segmentation_pb2 as pb
 from service.pb.efficientsam3.v1 import tracking_pb2 as tracking_pb
 
 _T = TypeVar("_T")
-_Bytes = bytes | bytearray
 
 _REQUEST = "request"
 # Values of one JSON document, most of which the rings of polygons need.
@@ -65,39 +64,39 @@ async def read_open_request(request: Request, deadline: float) -> tracking_pb.Op
     return await _read(request, deadline, _OPEN)
 
 
-def _segment_json(text: _Bytes) -> pb.SegmentRequest:
+def _segment_json(text: bytes) -> pb.SegmentRequest:
     body = SegmentIn.model_validate_json(text)
     return segment_request(body, image_of(body.image))
 
 
-def _segment_parts(image: _Bytes, text: _Bytes) -> pb.SegmentRequest:
-    return segment_request(SegmentFields.model_validate_json(text), pb.Image(data=bytes(image)))
+def _segment_parts(image: bytes, text: bytes) -> pb.SegmentRequest:
+    return segment_request(SegmentFields.model_validate_json(text), pb.Image(data=image))
 
 
-def _encode_json(text: _Bytes) -> pb.EncodeImageRequest:
+def _encode_json(text: bytes) -> pb.EncodeImageRequest:
     body = EncodeIn.model_validate_json(text)
     return pb.EncodeImageRequest(variant=body.variant, image=image_of(body.image))
 
 
-def _encode_parts(image: _Bytes, text: _Bytes) -> pb.EncodeImageRequest:
+def _encode_parts(image: bytes, text: bytes) -> pb.EncodeImageRequest:
     body = EncodeFields.model_validate_json(text)
-    return pb.EncodeImageRequest(variant=body.variant, image=pb.Image(data=bytes(image)))
+    return pb.EncodeImageRequest(variant=body.variant, image=pb.Image(data=image))
 
 
-def _frame_json(text: _Bytes) -> tracking_pb.Frame:
+def _frame_json(text: bytes) -> tracking_pb.Frame:
     body = FrameIn.model_validate_json(text)
     return frame_of(body, image_of(body.image) if body.image else None)
 
 
-def _frame_parts(image: _Bytes, text: _Bytes) -> tracking_pb.Frame:
-    return frame_of(FrameFields.model_validate_json(text), pb.Image(data=bytes(image)))
+def _frame_parts(image: bytes, text: bytes) -> tracking_pb.Frame:
+    return frame_of(FrameFields.model_validate_json(text), pb.Image(data=image))
 
 
-def _video_parts(video: _Bytes, text: _Bytes) -> tracking_pb.TrackVideoRequest:
-    return video_request(VideoIn.model_validate_json(text), bytes(video))
+def _video_parts(video: bytes, text: bytes) -> tracking_pb.TrackVideoRequest:
+    return video_request(VideoIn.model_validate_json(text), video)
 
 
-def _open_json(text: _Bytes) -> tracking_pb.OpenSessionRequest:
+def _open_json(text: bytes) -> tracking_pb.OpenSessionRequest:
     return open_request(OpenIn.model_validate_json(text))
 
 
@@ -106,9 +105,9 @@ class _Form(Generic[_T]):
     """How one address' body is understood, whole as JSON and as multipart."""
 
     # None: a file comes here, which JSON does not hold.
-    from_json: Callable[[_Bytes], _T] | None
+    from_json: Callable[[bytes], _T] | None
     # The file's bytes, and the JSON of the part `request`; None: no file comes here.
-    from_parts: Callable[[_Bytes, _Bytes], _T] | None
+    from_parts: Callable[[bytes, bytes], _T] | None
     # What the part `request` is where it was left out; None: it may not be.
     default: bytes | None = None
     # Name of the part that is the file.
@@ -145,14 +144,11 @@ async def _read(request: Request, deadline: float, form: _Form[_T]) -> _T:
     raise ServiceError(Kind.INVALID_ARGUMENT, detail)
 
 
-async def _whole(request: Request) -> bytearray:
-    whole = bytearray()
-    async for piece in request.stream():
-        whole += piece
-    return whole
+async def _whole(request: Request) -> bytes:
+    return b"".join([piece async for piece in request.stream()])
 
 
-def _from_json(text: bytearray, form: _Form[_T]) -> _T:
+def _from_json(text: bytes, form: _Form[_T]) -> _T:
     assert form.from_json is not None, "asked for before"
     check_values(text)
     try:
@@ -161,7 +157,7 @@ def _from_json(text: bytearray, form: _Form[_T]) -> _T:
         raise refusal(error) from None
 
 
-def _from_multipart(content_type: str, body: bytearray, form: _Form[_T]) -> _T:
+def _from_multipart(content_type: str, body: bytes, form: _Form[_T]) -> _T:
     assert form.from_parts is not None, "asked for before"
     parts = parse(content_type, body)
     file, text = _part(parts, form.file), _part(parts, _REQUEST, form.default)
@@ -171,17 +167,18 @@ def _from_multipart(content_type: str, body: bytearray, form: _Form[_T]) -> _T:
     if unknown := {part.name for part in parts} - {form.file, _REQUEST}:
         detail = f"There is no part {min(unknown)[:100]!r}; the parts are {form.file!r} and {_REQUEST!r}."
         raise ServiceError(Kind.INVALID_ARGUMENT, detail)
-    if len(text.content) > _MAX_REQUEST_PART:
+    fields = text.content
+    if len(fields) > _MAX_REQUEST_PART:
         detail = f"The part 'request' has more bytes than the limit of {_MAX_REQUEST_PART:,}."
         raise ServiceError(Kind.PAYLOAD_TOO_LARGE, detail)
-    check_values(text.content)
+    check_values(fields)
     try:
-        return form.from_parts(file.content, text.content)
+        return form.from_parts(file.content, fields)
     except ValidationError as error:
         raise refusal(error) from None
 
 
-def check_values(text: bytes | bytearray) -> None:
+def check_values(text: bytes) -> None:
     """Raise ServiceError for JSON that would be far larger in memory than it is as text.
 
     PAYLOAD_TOO_LARGE for too many values or fields, INVALID_ARGUMENT for too many fields of one object.
@@ -196,10 +193,10 @@ def check_values(text: bytes | bytearray) -> None:
         _check_objects(text)
 
 
-def _check_objects(text: bytes | bytearray) -> None:
+def _check_objects(text: bytes) -> None:
     """Raise ServiceError INVALID_ARGUMENT for an object with many fields: each unknown one is an error."""
     try:
-        values = [from_json(bytes(text), cache_strings="none")]
+        values = [from_json(text, cache_strings="none")]
     except ValueError:
         # The models say what is wrong.
         return
@@ -218,7 +215,7 @@ def _part(parts: list[Part], name: str, default: bytes | None = None) -> Part:
     """The one part of that name, sent as a field or as a file."""
     found = [part for part in parts if part.name == name]
     if not found and default is not None:
-        return Part(name, content=bytearray(default))
+        return Part(name, pieces=[memoryview(default)])
     if len(found) != 1:
         problem = "is missing" if not found else f"was sent {len(found)} times"
         raise ServiceError(Kind.INVALID_ARGUMENT, f"The multipart part {name!r} {problem}.")

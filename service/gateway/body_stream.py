@@ -9,6 +9,7 @@ from starlette.types import Message, Receive
 
 from service.config import GatewaySettings
 from service.errors import Kind, ServiceError
+from service.gateway.turns import Turns
 
 _RETRY_S = 1.0
 
@@ -49,10 +50,11 @@ class BodyStream:
         settings: GatewaySettings,
         receiving: ReceivingBytes,
         owner: str,
+        turns: Turns,
     ) -> None:
         """Raises ServiceError PAYLOAD_TOO_LARGE for a body that is announced as larger than the limit."""
         self._receive, self._settings, self._receiving = receive, settings, receiving
-        self._owner = owner
+        self._owner, self._turns = owner, turns
         self._size = self._held = 0
         self._began = asyncio.get_running_loop().time()
         self.complete = not has_body(headers)
@@ -64,6 +66,9 @@ class BodyStream:
         """The next message. Raises ServiceError: PAYLOAD_TOO_LARGE, DEADLINE_EXCEEDED, OVERLOADED."""
         if self.complete:
             return await self._receive()
+        if self._size:
+            # Of a large body every piece waits for its turn, and is not received before.
+            await self._turns.start(self._owner)
         limit_s = self._settings.body_timeout_s
         try:
             async with asyncio.timeout(limit_s):

@@ -106,7 +106,7 @@ class BoundedHttp(H11Protocol):
         super().__init__(config, *arguments, **options)
         self._bounds = config.bounds
         self.timeout_keep_alive = cast(int, config.bounds.settings.idle_timeout_s)
-        self.conn = _PieceCounter(h11.SERVER)
+        self.conn = self._pieces = _PieceCounter(h11.SERVER)
         self.lingering = False
         # What was received and waits for its turn to be parsed: at most two reads of the socket.
         self._unparsed = bytearray()
@@ -199,7 +199,7 @@ class BoundedHttp(H11Protocol):
             piece = bytes(self._unparsed[:size])
             del self._unparsed[:size]
             super().data_received(piece)
-            if self._unparsed and self.conn.in_chunks:
+            if self._unparsed and self._pieces.in_chunks:
                 self._socket.pause_reading()
                 self._bounds.parsing.run(self, self._parse)
                 return
@@ -207,8 +207,8 @@ class BoundedHttp(H11Protocol):
             self._socket.resume_reading()
 
     def _slice_bytes(self) -> int:
-        if self.conn.in_chunks:
-            return _HTTP_SLICE if self.conn.in_large_pieces else _CHUNKED_SLICE
+        if self._pieces.in_chunks:
+            return _HTTP_SLICE if self._pieces.in_large_pieces else _CHUNKED_SLICE
         if self.conn.their_state is h11.IDLE:
             end = self._unparsed.find(_END_OF_HEAD, 0, _HTTP_SLICE)
             return end + len(_END_OF_HEAD) if end >= 0 else _HTTP_SLICE

@@ -19,7 +19,13 @@ class Part:
     name: str = ""
     # Whether it has a file name, as a browser gives to what it takes from a file.
     is_file: bool = False
-    content: bytearray = field(default_factory=bytearray)
+    # Views of the body, which are not copied before they are needed.
+    pieces: list[memoryview] = field(default_factory=list)
+
+    @property
+    def content(self) -> bytes:
+        """A copy of the part's bytes."""
+        return b"".join(self.pieces)
 
 
 class _Reader:
@@ -63,11 +69,11 @@ class _Reader:
         part.is_file = b"filename" in options
 
     def content(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].content += memoryview(data)[start:end]
+        self.parts[-1].pieces.append(memoryview(data)[start:end])
 
 
-def parse(content_type: str, body: bytearray) -> list[Part]:
-    """The parts of `body`, which is emptied. Raises ServiceError INVALID_ARGUMENT."""
+def parse(content_type: str, body: bytes) -> list[Part]:
+    """The parts of `body`. Raises ServiceError INVALID_ARGUMENT."""
     _, options = parse_options_header(content_type)
     if b"boundary" not in options:
         raise _refused("Content-Type has no boundary")
@@ -82,8 +88,7 @@ def parse(content_type: str, body: bytearray) -> list[Part]:
     }
     try:
         parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
-        parser.write(bytes(body))
-        body.clear()
+        parser.write(body)
         parser.finalize()
     except FormParserError:
         raise _refused("it is not multipart/form-data") from None

@@ -16,10 +16,10 @@ from service.gateway.body_stream import BodyStream, ReceivingBytes, has_body
 from service.gateway.call import Call, recorded
 from service.gateway.hosts import PROBES, HostCheck
 from service.gateway.load_shedding import check_http_room
-from service.gateway.turns import Turns
 from service.gateway.problems import problem
 from service.gateway.redaction import loggable
 from service.gateway.router import Router
+from service.gateway.turns import Turns
 from service.rpc import take_request_id
 from service.telemetry import Telemetry
 from service.tracing import Fact, Span, ending, within
@@ -78,7 +78,7 @@ class Outer:
             if _is_api(scope):
                 await self._start(call, headers, scope)
             call.deadline += deadline_ms(headers, self._settings) / 1000
-            body = BodyStream(headers, receive, self._settings, self._receiving, call.owner)
+            body = BodyStream(headers, receive, self._settings, self._receiving, call.owner, self._turns)
             reply.body_read = lambda: body.complete
             with closing(body):
                 if _is_api(scope):

@@ -20,9 +20,9 @@ from service.gateway.app import make_app
 from service.gateway.connections import Connections
 from service.gateway.fetch import Fetcher
 from service.gateway.http_protocol import BoundedConfig, BoundedHttp
-from service.gateway.turns import Turns
 from service.gateway.router import Describe, Fetch, Router
 from service.gateway.session_router import SessionRouter
+from service.gateway.turns import Turns
 from service.gateway.video_router import VideoRouter
 from service.memory import bound_allocator, releasing_memory
 from service.open_files import allow_many

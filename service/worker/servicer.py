@@ -58,13 +58,15 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         ticket = Ticket(context.time_remaining(), owner_of(context), urgency, announcing(context))
         check(request, self._settings)
         check_variant(request.variant, self._variant)
-        check_source(request.image, self._settings)
+        data = check_source(request.image, self._settings)
         self._segmenter.check(request.prompts)
         with self._lane.request():
             if request.image.HasField("id"):
-                request.image.data = await kept_image(self._images, owner_of(context), request.image.id)
+                data = request.image.data = await kept_image(
+                    self._images, owner_of(context), request.image.id
+                )
             work = functools.partial(self._compute, request, ticket)
-            pixels = pixels_of(request.image, request.prompts)
+            pixels = pixels_of(data, request.prompts)
             return await self._decoding.run(self._lane.run, work, ticket, pixels)
 
     async def EncodeImage(  # noqa: N802
@@ -74,11 +76,10 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         ticket = Ticket(context.time_remaining(), owner_of(context), announce=announcing(context))
         check_new_image(request, self._settings)
         check_variant(request.variant, self._variant)
-        check_source(request.image, self._settings)
-        data = request.image.data
+        data = check_source(request.image, self._settings)
         work = functools.partial(self._encode, data, ticket)
         with self._lane.request():
-            pixels = pixels_of(request.image)
+            pixels = pixels_of(data)
             scene, timings_ms = await self._decoding.run(self._lane.run, work, ticket, pixels)
             kept_until = await self._images.put(owner_of(context), scene.id, data)
         return pb.EncodeImageResponse(
@@ -173,16 +174,22 @@ async def kept_image(images: ImageStore, owner: str, id: str) -> bytes:
     return data
 
 
-def pixels_of(image: pb.Image, prompts: Iterable[pb.Prompt | tracking_pb.TrackPrompt] = ()) -> int:
-    """Return how many pixels of an image's bytes and of mask prompts are to be decoded."""
+def pixels_of(data: bytes, prompts: Iterable[pb.Prompt | tracking_pb.TrackPrompt] = ()) -> int:
+    """Return how many pixels of an image file and of mask prompts are to be decoded."""
     masks = [prompt.mask for prompt in prompts if prompt.HasField("mask")]
     pixels = sum(mask.height * mask.width + _RLE_CHAR_PIXELS * len(mask.rle) for mask in masks)
-    return image_headers.pixels_of(image.data) + pixels
+    return image_headers.pixels_of(data) + pixels
 
 
-def check_source(image: pb.Image, settings: WorkerSettings) -> None:
-    """Raise `invalid_argument` for an address, and `unsupported_image` for a format that is not allowed."""
-    if image.data:
-        image_headers.check_format(image.data, [name.upper() for name in settings.image_formats])
+def check_source(image: pb.Image, settings: WorkerSettings) -> bytes:
+    """Return the bytes of an image; none of one that is named by its id.
+
+    Raises `invalid_argument` for an address, and `unsupported_image` for a format that is not allowed.
+    """
     if image.HasField("url"):
         raise ServiceError(Kind.INVALID_ARGUMENT, "image.url is not taken here: send the image's bytes.")
+    # Each time that the field is read its bytes are copied.
+    data = image.data
+    if data:
+        image_headers.check_format(data, [name.upper() for name in settings.image_formats])
+    return data

@@ -182,7 +182,7 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             seen = None if frame.HasField("image") else session.seen
             sent = await self._with_image(owner, frame)
             work = functools.partial(self._compute, sent, state, seen, ticket)
-            pixels = pixels_of(sent.image, sent.prompts)
+            pixels = pixels_of(sent.image.data, sent.prompts)
             return await self._decoding.run(self._lane.run, work, ticket, pixels)
 
         with self._lane.request():
