@@ -95,7 +95,7 @@ def images_multipart(serving: Serving, image: bytes, prompt: Json) -> Outcome:
 
 def images_grpc(serving: Serving, image: bytes, prompt: Json) -> Outcome:
     with channel(serving) as opened:
-        request = segmentation_pb2.EncodeImageRequest(image={"data": image})
+        request = segmentation_pb2.EncodeImageRequest(image=segmentation_pb2.Image(data=image))
         return of_call(SegmentationStub(opened).EncodeImage, request)
 
 

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from service.pb.efficientsam3.v1 import segmentation_pb2, tracking_pb2
+from service.client import messages
+from service.pb.efficientsam3.v1 import tracking_pb2
 from service.pb.efficientsam3.v1.segmentation_pb2_grpc import SegmentationStub
 from service.pb.efficientsam3.v1.tracking_pb2_grpc import TrackingStub
 from tests.e2e.entry_points import channel, image_json, parts
@@ -29,7 +30,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """The embedded student behind a gateway with two keys; both log as much as they can."""
     folder = tmp_path_factory.mktemp("private")
     keys = KeysFile(folder / "keys.toml", alice={}, bob={})
-    settings = {"keys_file": keys.path, "log_level": "DEBUG", "precision": "f32"}
+    settings: dict[str, Any] = {"keys_file": keys.path, "log_level": "DEBUG", "precision": "f32"}
     with Serving(DEMO, folder / "log", **settings) as serving:
         yield serving
 
@@ -49,7 +50,7 @@ def keep(serving: Serving, name: str, image: bytes, text: str) -> set[str]:
 
 
 def segment_over_grpc(serving: Serving, name: str, image: bytes, text: str) -> set[str]:
-    request = segmentation_pb2.SegmentRequest(image={"data": image}, prompts=[{"text": text}, CLICK])
+    request = messages.segment_request(image, {"prompts": [{"text": text}, CLICK]})
     with channel(serving) as opened:
         return set(SegmentationStub(opened).Segment(request, metadata=metadata(name)).timings_ms)
 
@@ -103,8 +104,7 @@ def test_no_log_has_a_sessions_id_or_a_key(serving: Serving) -> None:
     with channel(serving) as opened:
         stub = TrackingStub(opened)
         opening = tracking_pb2.TrackRequest(open=tracking_pb2.OpenSessionRequest())
-        shown = tracking_pb2.TrackPrompt(points=[segmentation_pb2.Point(x=30, y=70)])
-        first = tracking_pb2.Frame(frame=0, image={"data": image}, prompts=[shown])
+        first = messages.frame({"frame": 0, "prompts": [CLICK]}, image)
         answers = stub.Track(
             iter([opening, tracking_pb2.TrackRequest(frame=first)]), metadata=metadata("alice")
         )

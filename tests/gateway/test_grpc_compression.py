@@ -2,7 +2,6 @@
 
 import gzip
 import struct
-from pathlib import Path
 
 import grpc
 import pytest
@@ -11,6 +10,7 @@ from tests.gateway.conftest import House
 from tests.gateway.keyed import REQUEST, metadata, opened
 from tests.http2_client import RawGrpc
 from tests.keys import KeysFile
+from tests.peak_memory import peak
 
 MIB = 1024 * 1024
 # Size of the unpacked bomb: just below what gRPC itself allows.
@@ -30,16 +30,6 @@ def bomb() -> bytes:
     """A compressed message of zeros, with the prefix that gRPC gives it."""
     packed = gzip.compress(bytes(UNPACKED), 9)
     return b"\1" + struct.pack(">I", len(packed)) + packed
-
-
-def peak(reset: bool = False) -> int:
-    """Return the largest resident size of this process since the last reset."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no peak is reported")
 
 
 @pytest.mark.parametrize("method", METHODS)
