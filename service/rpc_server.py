@@ -71,6 +71,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         # Otherwise megabytes of a message are received before the server asks for it.
         ("grpc.http2.bdp_probe", 0),
+        # gRPC would unpack a message before its sender's limits apply. Bit 0 is for uncompressed messages.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.max_concurrent_streams", _MAX_CONCURRENT_STREAMS),
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_S * 1000),

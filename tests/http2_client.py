@@ -69,6 +69,18 @@ class RawGrpc:
         self.connection.send_data(stream, b"\0" + struct.pack(">I", len(message)) + message, end_stream=True)
         self.flush()
 
+    def send_raw(self, stream: int, data: bytes, seconds: float = 30) -> None:
+        """Send these bytes as the body of a call and end it, unless the server ends the call first."""
+        until = time.monotonic() + seconds
+        while data and stream not in self.status and not self.closed:
+            assert time.monotonic() < until, "the server takes no more of the body"
+            window = min(self.connection.local_flow_control_window(stream), _PIECE)
+            piece, data = data[:window], data[window:]
+            if piece:
+                self.connection.send_data(stream, piece, end_stream=not data)
+                self.flush()
+            self.receive(0.0 if window else 0.05)
+
     def reset(self, stream: int) -> None:
         self.connection.reset_stream(stream, error_code=8)
 

@@ -17,7 +17,7 @@ _UNAVAILABLE = {str(Kind.UNAVAILABLE), str(Kind.STORE_UNAVAILABLE), str(Kind.OVE
 _NO_HTTP = (b"Invalid HTTP request received.", b"Failed to open a WebSocket connection")
 _FILES = ("GET /page/", "GET / ", "GET /static-offline-docs/")
 
-_LEAKS = re.compile(
+LEAKS = re.compile(
     r"""
       0x[0-9a-fA-F]{6,}                                   # a memory address
     | /(?:usr|home|tmp|work|root|opt|var|proc|etc|dev|sys|run|srv|mnt)/[\w.-]+   # a path
@@ -111,7 +111,7 @@ def _leak(case: Case, text: str) -> Finding | None:
     """What an answer tells of us that the client did not send."""
     sent = case.sent().decode("latin-1")
     sent += unquote(sent)
-    for match in _LEAKS.finditer(text):
+    for match in LEAKS.finditer(text):
         if match[0] not in sent:
             return Finding("leak", f"{match[0]!r} in {text[:300]!r}")
     return None
