@@ -55,15 +55,18 @@ async def releasing_memory() -> AsyncIterator[None]:
 async def _release_memory(trim: Callable[[], None]) -> None:
     gc.collect()
     gc.freeze()
-    released = _resident_bytes()
+    held, again = _resident_bytes(), False
     while True:
         await asyncio.sleep(_INTERVAL_S)
-        if _resident_bytes() > released + _GROWTH_BYTES:
+        before = _resident_bytes()
+        # What a release leaves may have been in use, so another one follows one that releases much.
+        if again or before > held + _GROWTH_BYTES:
             gc.collect()
             # It releases the interpreter's lock.
             await asyncio.to_thread(trim)
-            released = _resident_bytes()
-            _LOG.debug("memory was released: %d MiB are resident", released // 2**20)
+            held = _resident_bytes()
+            again = before > held + _GROWTH_BYTES
+            _LOG.debug("memory was released: %d MiB are resident", held // 2**20)
 
 
 def _trim_function() -> Callable[[], None] | None:
