@@ -39,7 +39,7 @@ async def client(address: str, limits: Limits) -> "AsyncIterator[Client]":
     except httpx.InvalidURL as error:
         raise DownloadError(f"{address!r} is no address of a folder: {error}") from error
     if base.userinfo or base.query or base.fragment or "\\" in address:
-        detail = "A folder's address is https://host/path, without a user, a query, a fragment or a backslash."
+        detail = "A folder's address is https://host/path, without user, query, fragment or backslash."
         raise DownloadError(detail)
     # Files come as they are on the server's disk: their digests are of those bytes.
     headers = {"accept-encoding": "identity"}
