@@ -1,13 +1,12 @@
 """The command `efficientsam3`. What is heavy is imported by the command that needs it."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service import cli_bench, cli_keys, cli_segment, cli_track, cli_variants
+from service import cli_bench, cli_keys, cli_segment, cli_track, cli_variants, event_loop
 from service.cli_common import CommandError, expected, need, settings_of, wrong_usage
 
 app = typer.Typer(
@@ -71,7 +70,7 @@ def serve(
         if cli_variants.manifest_of(settings.store, variant).synthetic:
             _say(f"{variant} has SYNTHETIC weights: true cost, but it finds nothing meaningful.")
     command = supervisor.worker_command(settings, workers_per_variant * len(chosen))
-    asyncio.run(supervisor.serve(settings, chosen, workers_per_variant, command, describe, _say))
+    event_loop.run(supervisor.serve(settings, chosen, workers_per_variant, command, describe, _say))
 
 
 @app.command()
@@ -84,7 +83,7 @@ def gateway(host: Host = None, http_port: HttpPort = None, grpc_port: GrpcPort =
 
     settings = settings_of(GatewaySettings, host=host, http_port=http_port, grpc_port=grpc_port)
     configure_logging(settings)
-    asyncio.run(server.run(settings, describe, _say))
+    event_loop.run(server.run(settings, describe, _say))
 
 
 @app.command()
@@ -111,7 +110,7 @@ def worker(
     )
     configure_logging(settings)
     try:
-        asyncio.run(server.run_worker(settings, variant, parent_fd))
+        event_loop.run(server.run_worker(settings, variant, parent_fd))
     except server.StartError as error:
         raise CommandError(str(error)) from error
 
