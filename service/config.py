@@ -284,9 +284,9 @@ class WorkerSettings(Limits, StoreSettings, RedisSettings, LogSettings, TraceSet
     image_formats: Annotated[list[ImageFormat], Field(min_length=1)] = ["jpeg", "png", "webp", "tiff", "gif"]
     """Formats of images that clients may send, `["jpeg", "png"]`; others are rejected as `unsupported_image`.
     Masks may be PNG files whatever it says."""
-    max_decoding_pixels: PositiveInt = 100_000_000
-    """Pixels of images and mask prompts that are decoded at once, some 4 bytes each. Requests with more wait;
-    one that is larger is decoded while no other large one is. A quarter is set apart for small images."""
+    max_pixels_at_once: PositiveInt = 100_000_000
+    """Pixels of the images and mask prompts that are worked on at once, some 8 bytes each. Requests with more
+    wait; a larger one is worked on while no other large one is. A quarter is set apart for small images."""
 
 
 class GatewaySettings(Limits, RedisSettings, KeySettings, LogSettings, TraceSettings):

@@ -14,8 +14,6 @@ from service.worker.engines import Graphs
 Arrays = dict[str, NDArray[Any]]
 # Raises when nobody waits for the answer any more; asked before each costly step.
 GoOn = Callable[[], None]
-# Called when nothing is left to decode: other images may be.
-Decoded = Callable[[], None]
 
 
 class Run:

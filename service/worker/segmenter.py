@@ -13,7 +13,7 @@ from service.worker.answer import Answer, Kept
 from service.worker.concepts import Concepts, Tokenize
 from service.worker.engines import Graphs
 from service.worker.objects import Objects
-from service.worker.run import Decoded, GoOn, Run
+from service.worker.run import GoOn, Run
 from service.worker.scenes import Scene, Scenes
 from service.worker.shared import SharedEmbeddings
 from service.worker.tokenizer import clean
@@ -60,16 +60,14 @@ class Segmenter:
         self,
         data: bytes,
         go_on: GoOn = lambda: None,
-        decoded: Decoded = lambda: None,
         owner: str = "",
     ) -> tuple[Scene, dict[str, float]]:
         """Encode an image file, so that what follows on it is quick, and the milliseconds by stage.
 
-        `owner`: on whose behalf. Calls `decoded` after the decoding. Raises ServiceError as `segment` does.
+        `owner`: on whose behalf. Raises ServiceError as `segment` does.
         """
         run = Run(self._graphs, go_on)
         scene = self._scenes.open(data, run, self._cached_for(owner))
-        decoded()
         self._scenes.encode(scene, run)
         return scene, run.ms
 
@@ -77,13 +75,12 @@ class Segmenter:
         self,
         request: pb.SegmentRequest,
         go_on: GoOn = lambda: None,
-        decoded: Decoded = lambda: None,
         owner: str = "",
     ) -> pb.SegmentResponse:
         """Answer a request that `prompts.check` and `check` passed and that brings its image's bytes.
 
         `timings_ms` has the stages `decode`, `shared_embedding` (asking for it), `prompts` (masks that were
-        sent), each graph that ran, and `masks`. Calls `decoded` when image and masks are.
+        sent), each graph that ran, and `masks`.
 
         Raises ServiceError: `unsupported_image`, `payload_too_large`, `invalid_argument`, `overloaded`; and
         what `go_on` raises.
@@ -97,7 +94,6 @@ class Segmenter:
         }
         objects = [(index, prompt) for index, prompt in enumerate(request.prompts) if index not in concepts]
         clicks = self._objects.read(run, objects, scene.width, scene.height) if objects else {}
-        decoded()
         answer = Answer(self._manifest.variant, scene, request.options, self._max_answer_bytes, go_on)
         found: dict[int, Kept] = {}
         if objects:

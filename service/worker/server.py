@@ -29,10 +29,10 @@ from service.tracing import Tracing, open_tracing
 from service.worker.batcher import Batcher
 from service.worker.concepts import VISUAL
 from service.worker.cores import on_cores
-from service.worker.decode_budget import DecodeBudget
 from service.worker.decoder_process import DecoderProcesses
 from service.worker.engines import Engine, EngineError, open_engine
 from service.worker.lane import Lane, Ticket
+from service.worker.pixel_budget import PixelBudget
 from service.worker.segmenter import Segmenter
 from service.worker.servicer import SegmentationServicer, VariantsServicer, describe
 from service.worker.sessions import Sessions
@@ -136,8 +136,8 @@ class Worker:
         shared = _open_shared(artifact, engine, settings)
         segmenter = Segmenter(manifest, batcher, tokenize, settings, shared)
         lane = Lane(settings.max_queued, settings.concurrency, telemetry)
-        decoding = DecodeBudget(
-            settings.max_decoding_pixels, settings.concurrency, settings.max_queued, telemetry
+        pixels = PixelBudget(
+            settings.max_pixels_at_once, settings.concurrency, settings.max_queued, telemetry
         )
         images = _open_images(settings)
         origin = Origin(manifest.variant, artifact.digest)
@@ -146,10 +146,8 @@ class Worker:
         tracker = Tracker(manifest, batcher, tokenize, settings)
         state = health.aio.HealthServicer()
         server = make_server(
-            SegmentationServicer(manifest.variant, segmenter, lane, images, decoding, settings),
-            TrackingServicer(
-                manifest.variant, tracker, lane, (sessions, images), decoding, decoders, settings
-            ),
+            SegmentationServicer(manifest.variant, segmenter, lane, images, pixels, settings),
+            TrackingServicer(manifest.variant, tracker, lane, (sessions, images), pixels, decoders, settings),
             VariantsServicer(describe(artifact, settings.max_queued + settings.concurrency)),
             state,
             settings,
@@ -172,7 +170,7 @@ class Worker:
             0,
         )
         await worker._say(_NOT_SERVING)
-        worker._tell(telemetry, decoding, settings.metrics_listen)
+        worker._tell(telemetry, pixels, settings.metrics_listen)
         try:
             worker.port = add_port(server, settings.listen, of_worker(settings))
             await server.start()
@@ -182,7 +180,7 @@ class Worker:
             raise StartError(f"cannot listen on {settings.listen}: {error}") from error
         return worker
 
-    def _tell(self, telemetry: WorkerTelemetry, decoding: DecodeBudget, address: str) -> None:
+    def _tell(self, telemetry: WorkerTelemetry, pixels: PixelBudget, address: str) -> None:
         """Tell metrics, and whether it is ready, at the address, if it is any. Raises StartError."""
         lane, hot, decoders = self.lane, self.sessions.hot, self.decoders
         for name, meaning, read in (
@@ -195,9 +193,9 @@ class Worker:
             ),
             ("decoder_processes", "Decoder processes that are running", lambda: decoders.running),
             (
-                "decoding_pixels",
-                "Pixels of large images and masks that are being decoded",
-                lambda: decoding.reserved,
+                "pixels_at_once",
+                "Pixels of the large images and masks that are worked on",
+                lambda: pixels.reserved,
             ),
             ("hot_sessions", "Sessions that are at hand", lambda: len(hot)),
             ("hot_session_bytes", "What is kept of their objects", lambda: hot.nbytes),

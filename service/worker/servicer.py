@@ -17,9 +17,8 @@ from service.prompts import check, check_image_id, check_new_image, image_id, is
 from service.rpc import announcing, owner_of
 from service.sessions.image_store import ImageStore
 from service.worker import image_headers
-from service.worker.decode_budget import DecodeBudget
 from service.worker.lane import Lane, Ticket, Urgency
-from service.worker.run import Decoded
+from service.worker.pixel_budget import PixelBudget
 from service.worker.scenes import Scene
 from service.worker.segmenter import Segmenter
 
@@ -37,14 +36,14 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         segmenter: Segmenter,
         lane: Lane,
         images: ImageStore,
-        decoding: DecodeBudget,
+        pixels: PixelBudget,
         settings: WorkerSettings,
     ) -> None:
         self._variant = variant
         self._segmenter = segmenter
         self._lane = lane
         self._images = images
-        self._decoding = decoding
+        self._pixels = pixels
         self._settings = settings
 
     async def Segment(self, request: pb.SegmentRequest, context: Any) -> pb.SegmentResponse:  # noqa: N802
@@ -67,7 +66,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 )
             work = functools.partial(self._compute, request, ticket)
             pixels = pixels_of(data, request.prompts)
-            return await self._decoding.run(self._lane.run, work, ticket, pixels)
+            return await self._pixels.run(self._lane.run, work, ticket, pixels)
 
     async def EncodeImage(  # noqa: N802
         self, request: pb.EncodeImageRequest, context: Any
@@ -80,7 +79,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         work = functools.partial(self._encode, data, ticket)
         with self._lane.request():
             pixels = pixels_of(data)
-            scene, timings_ms = await self._decoding.run(self._lane.run, work, ticket, pixels)
+            scene, timings_ms = await self._pixels.run(self._lane.run, work, ticket, pixels)
             kept_until = await self._images.put(owner_of(context), scene.id, data)
         return pb.EncodeImageResponse(
             variant=self._variant,
@@ -98,16 +97,16 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             raise ServiceError(Kind.IMAGE_NOT_FOUND, f"No image {request.id} is kept here.")
         return pb.DeleteImageResponse()
 
-    def _compute(self, request: pb.SegmentRequest, ticket: Ticket, decoded: Decoded) -> pb.SegmentResponse:
+    def _compute(self, request: pb.SegmentRequest, ticket: Ticket) -> pb.SegmentResponse:
         queue_ms = ticket.begin()
-        response = self._segmenter.segment(request, ticket.go_on, decoded, ticket.owner)
+        response = self._segmenter.segment(request, ticket.go_on, ticket.owner)
         response.timings_ms["queue"] = queue_ms
         response.timings_ms["total"] = ticket.waited_ms()
         return response
 
-    def _encode(self, data: bytes, ticket: Ticket, decoded: Decoded) -> tuple[Scene, dict[str, float]]:
+    def _encode(self, data: bytes, ticket: Ticket) -> tuple[Scene, dict[str, float]]:
         queue_ms = ticket.begin()
-        scene, stages_ms = self._segmenter.encode(data, ticket.go_on, decoded, ticket.owner)
+        scene, stages_ms = self._segmenter.encode(data, ticket.go_on, ticket.owner)
         return scene, {**stages_ms, "queue": queue_ms}
 
 

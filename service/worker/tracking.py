@@ -15,11 +15,10 @@ from service.prompts import check_frame, check_open, check_session_id, check_str
 from service.rpc import announcing, announcing_frame, frame_error, owner_of, session_of, sessions_of
 from service.sessions.image_store import ImageStore
 from service.tracing import current, ending, within
-from service.worker.decode_budget import DecodeBudget
 from service.worker.decoder_process import DecoderProcesses
 from service.worker.hot_sessions import Session
 from service.worker.lane import Lane, Ticket, Urgency
-from service.worker.run import Decoded
+from service.worker.pixel_budget import PixelBudget
 from service.worker.scenes import Seen
 from service.worker.servicer import check_source, check_variant, kept_image, pixels_of
 from service.worker.sessions import VIDEO_ANSWERS, Sessions
@@ -40,13 +39,13 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         tracker: Tracker,
         lane: Lane,
         stores: tuple[Sessions, ImageStore],
-        decoding: DecodeBudget,
+        pixels: PixelBudget,
         decoders: DecoderProcesses,
         settings: WorkerSettings,
     ) -> None:
         self._variant, self._tracker, self._lane = variant, tracker, lane
         self._sessions, self._images = stores
-        self._decoding, self._decoders, self._settings = decoding, decoders, settings
+        self._pixels, self._decoders, self._settings = pixels, decoders, settings
         # Videos under way, by owner.
         self._videos = FairShare()
 
@@ -183,7 +182,10 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
             sent = await self._with_image(owner, frame)
             work = functools.partial(self._compute, sent, state, seen, ticket)
             pixels = pixels_of(sent.image.data, sent.prompts)
-            return await self._decoding.run(self._lane.run, work, ticket, pixels)
+            if seen is not None:
+                # The masks are as large as the frame that is corrected.
+                pixels += seen.scene.width * seen.scene.height
+            return await self._pixels.run(self._lane.run, work, ticket, pixels)
 
         with self._lane.request():
             return await self._sessions.add(owner, id, frame, compute, keep)
@@ -199,10 +201,10 @@ class TrackingServicer(tracking_pb2_grpc.TrackingServicer):
         return sent
 
     def _compute(
-        self, frame: pb.Frame, state: State, seen: Seen | None, ticket: Ticket, decoded: Decoded
+        self, frame: pb.Frame, state: State, seen: Seen | None, ticket: Ticket
     ) -> tuple[State, pb.FrameAnswer, Seen]:
         queue_ms = ticket.begin()
-        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on, decoded, ticket.owner)
+        after, answer, seen = self._tracker.answer(frame, state, seen, ticket.go_on, ticket.owner)
         answer.timings_ms["queue"] = queue_ms
         answer.timings_ms["total"] = ticket.waited_ms()
         return after, answer, seen

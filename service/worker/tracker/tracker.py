@@ -13,7 +13,7 @@ from service.worker.answer import Kept
 from service.worker.concepts import Concepts, Tokenize
 from service.worker.engines import Graphs
 from service.worker.exemplars import as_tensors
-from service.worker.run import Decoded, GoOn, Run
+from service.worker.run import GoOn, Run
 from service.worker.scenes import Scene, Scenes, Seen
 from service.worker.tracker.associate import Rules
 from service.worker.tracker.follow import Follower
@@ -93,7 +93,6 @@ class Tracker:
         state: State,
         seen: Seen | None,
         go_on: GoOn = lambda: None,
-        decoded: Decoded = lambda: None,
         owner: str = "",
     ) -> tuple[State, pb.FrameAnswer, Seen]:
         """The state after the frame, its answer, and the frame as it was seen.
@@ -103,7 +102,6 @@ class Tracker:
         Args:
             frame: one that `prompts.check_frame` and `check` passed, with its image's bytes, if any.
             seen: the frame that is corrected, if it is known; looked at where no image is sent.
-            decoded: called when nothing is left to decode.
             owner: the session's, with whom alone it shares what is computed of an image or a text.
 
         Raises ServiceError: `image_required`, `unsupported_image`, `payload_too_large`, `invalid_argument`;
@@ -114,8 +112,6 @@ class Tracker:
         if frame.HasField("image"):
             cached_for = "" if self._settings.share_cache_between_keys else owner
             scene = self._scenes.open(frame.image.data, run, cached_for)
-            if not any(prompt.HasField("mask") for prompt in frame.prompts):
-                decoded()
             seen = self._scenes.see(scene, "interactive_features", run)
         if seen is None:
             detail = f"The image of frame {frame.frame} is not known here any more: send it again."

@@ -1,11 +1,13 @@
-"""Bounds the pixels that a worker decodes at once, so that large images cannot take all its memory.
+"""Bounds the pixels that a worker has in its hands at once, so that large images cannot take all its memory.
+
+A request holds the pixels of its image and of its mask prompts to its end: the masks of its answer are as
+large as its image.
 
 A quarter of the budget is set apart for small images, which never wait: there are at most as many of them as
 requests that are worked on at once. Larger ones share the rest. Callers that wait take no thread.
 """
 
 import asyncio
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
@@ -18,7 +20,6 @@ from service.telemetry import WorkerTelemetry
 from service.worker.lane import Ticket
 
 T = TypeVar("T")
-Release = Callable[[], None]
 
 _MIN_RETRY_S = 0.5
 # Share of the budget that small images have to themselves.
@@ -29,7 +30,7 @@ _LATEST = 16
 
 @dataclass(slots=True, eq=False)
 class _Reservation:
-    """Pixels of one request, waiting or decoded."""
+    """Pixels of one request, which waits or is worked on."""
 
     owner: str
     pixels: int
@@ -39,8 +40,10 @@ class _Reservation:
     released: bool = False
 
 
-class DecodeBudget:
-    """A bounded number of pixels that are decoded at once, shared fairly by owners. Used from one event loop.
+class PixelBudget:
+    """A bounded number of pixels that are worked on at once, shared fairly by owners.
+
+    Used from one event loop.
 
     Of those that wait the next is one whose owner has the fewest pixels reserved, and among these the first
     that came. It is not overtaken, so that the largest image has its turn.
@@ -58,54 +61,45 @@ class DecodeBudget:
         # Pixels reserved by owner.
         self._reserved: Counter[str] = Counter()
         self._held_s: deque[float] = deque(maxlen=_LATEST)
-        # Releases come from worker threads.
-        self._lock = threading.Lock()
 
     @property
     def reserved(self) -> int:
-        """Pixels of large images that are being decoded."""
+        """Pixels of the large images that are worked on."""
         return self._reserved.total()
 
     async def run(
         self,
         submit: Callable[[Callable[[], T], Ticket], Awaitable[T]],
-        work: Callable[[Release], T],
+        work: Callable[[], T],
         ticket: Ticket,
         pixels: int,
     ) -> T:
         """Submit the work once its pixels fit into the budget, and return what it returns.
 
-        An image larger than the budget is decoded while no other large one is. The work calls its argument
-        when it has decoded; at its end the pixels are released in any case.
+        An image larger than the budget is worked on while no other large one is.
 
         Raises `overloaded` where too many wait, or the deadline would pass before the turn, and
         `deadline_exceeded`.
         """
         if pixels <= self._small:
-            return await submit(lambda: work(lambda: None), ticket)
+            return await submit(work, ticket)
         loop = asyncio.get_running_loop()
         reservation = _Reservation(ticket.owner, pixels, loop.create_future())
-
-        def release() -> None:
-            with self._lock:
-                was_released, reservation.released = reservation.released, True
-            if not was_released:
-                loop.call_soon_threadsafe(self._release, reservation)
 
         def guarded() -> T:
             reservation.started = True
             try:
-                return work(release)
+                return work()
             finally:
-                release()
+                loop.call_soon_threadsafe(self._release, reservation)
 
         await self._reserve(reservation, ticket)
         try:
             return await submit(guarded, ticket)
         finally:
-            # A canceled caller leaves while a thread still decodes: that one releases.
+            # A canceled caller leaves while a thread still works: that one releases.
             if not reservation.started:
-                release()
+                self._release(reservation)
 
     async def _reserve(self, reservation: _Reservation, ticket: Ticket) -> None:
         if not self._waiting and self._fits(reservation):
@@ -146,6 +140,9 @@ class DecodeBudget:
         return not self.reserved or self.reserved + reservation.pixels <= self._most
 
     def _release(self, reservation: _Reservation) -> None:
+        if reservation.released:
+            return
+        reservation.released = True
         self._held_s.append(time.monotonic() - reservation.since)
         self._reserved[reservation.owner] -= reservation.pixels
         if not self._reserved[reservation.owner]:
