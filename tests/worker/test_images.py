@@ -140,7 +140,7 @@ DEFECTS: dict[str, tuple[dict[str, Any], Kind, str]] = {
     "another variant": ({"variant": "es-xl"}, Kind.VARIANT_NOT_FOUND, "'es-xl'"),
     "no picture": ({"image": pb.Image(data=b"no image")}, Kind.UNSUPPORTED_IMAGE, "JPEG"),
     "many pixels": ({"image": pb.Image(data=blank(12_000, 12_000))}, Kind.PAYLOAD_TOO_LARGE, "12,000"),
-    "many bytes": ({"image": pb.Image(data=bytes(1_000_001))}, Kind.PAYLOAD_TOO_LARGE, "1,000,000 bytes"),
+    "many bytes": ({"image": pb.Image(data=bytes(1_100_000))}, Kind.PAYLOAD_TOO_LARGE, "1,000,000 bytes"),
 }
 
 

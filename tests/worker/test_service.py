@@ -124,7 +124,7 @@ DEFECTS = {
         Kind.PAYLOAD_TOO_LARGE,
         "12,000 x 12,000 pixels",
     ),
-    "over our limit": (asking(data=bytes(1_000_001)), Kind.PAYLOAD_TOO_LARGE, "limit is 1,000,000 bytes"),
+    "over our limit": (asking(data=bytes(1_100_000)), Kind.PAYLOAD_TOO_LARGE, "limit is 1,000,000 bytes"),
     "over gRPC's limit": (asking(data=bytes(5_000_000)), Kind.PAYLOAD_TOO_LARGE, "bytes"),
 }
 
