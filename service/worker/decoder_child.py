@@ -31,6 +31,8 @@ MAX_TRACEBACK_BYTES = 4096
 
 # A number of Linux' <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
+# What the worker's own threads need comes first.
+_NICENESS = 10
 # The most that an unprivileged process may ask for by default: fewer switches between the two processes.
 _PIPE_BYTES = 2**20
 
@@ -53,6 +55,8 @@ def main() -> None:
     """Run the function that the only argument names, on the input that follows on standard input."""
     start = json.loads(sys.argv[1])
     _die_with_parent(start["parent"])
+    # Somebody may wait for a click.
+    os.nice(_NICENESS)
     _prefer_to_kill_this_process()
     results = _take_standard_output()
     try:

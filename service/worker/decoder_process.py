@@ -273,8 +273,9 @@ class DecoderProcesses:
                 env=_environment(),
                 cwd="/",
                 limit=_CHUNK_BYTES,
-                # A Ctrl-C in a terminal is for the worker, which ends its requests first.
-                start_new_session=True,
+                # A Ctrl-C in a terminal is for the worker, which ends its requests first. A session of its own
+                # would keep it from that, too, but Linux gives each session the same share of a core.
+                process_group=0,
             )
         except OSError as error:
             raise DecoderStartError(f"a decoder process did not start: {error.strerror}") from error
