@@ -273,8 +273,8 @@ class DecoderProcesses:
                 env=_environment(),
                 cwd="/",
                 limit=_CHUNK_BYTES,
-                # A Ctrl-C in a terminal is for the worker, which ends its requests first. A session of its own
-                # would keep it from that, too, but Linux gives each session the same share of a core.
+                # A Ctrl-C in a terminal is for the worker, which ends its requests first. In a session of
+                # its own the child would get as large a share of a core as the worker (autogroup).
                 process_group=0,
             )
         except OSError as error:
