@@ -174,7 +174,7 @@ async def kept_image(images: ImageStore, owner: str, id: str) -> bytes:
 
 
 def pixels_of(data: bytes, prompts: Iterable[pb.Prompt | tracking_pb.TrackPrompt] = ()) -> int:
-    """Return how many pixels of an image file and of mask prompts are to be decoded."""
+    """Return how many pixels an image file and mask prompts have when they are decoded."""
     masks = [prompt.mask for prompt in prompts if prompt.HasField("mask")]
     pixels = sum(mask.height * mask.width + _RLE_CHAR_PIXELS * len(mask.rle) for mask in masks)
     return image_headers.pixels_of(data) + pixels
